@@ -1,0 +1,118 @@
+//! The two address families, and all that differs between them.
+//!
+//! Everything else in this crate is generic over [`Address`]. The differences are where the addresses stand
+//! in the header, whether the header has a checksum of its own, and which protocol is ICMP.
+
+use core::fmt;
+
+use crate::maps::plain_address;
+
+/// An IPv4 address, in network order.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
+pub struct Ipv4(pub [u8; 4]);
+
+/// An IPv6 address, in network order.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
+pub struct Ipv6(pub [u8; 16]);
+
+plain_address!(Ipv4, Ipv6);
+
+// Equality by words: a comparison of arrays would become a call of memcmp, a loop in BPF.
+impl PartialEq for Ipv4 {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        u32::from_ne_bytes(self.0) == u32::from_ne_bytes(other.0)
+    }
+}
+impl Eq for Ipv4 {}
+
+impl PartialEq for Ipv6 {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        self.halves() == other.halves()
+    }
+}
+impl Eq for Ipv6 {}
+
+impl Ipv6 {
+    #[inline(always)]
+    fn halves(self) -> (u64, u64) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
+        (
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        )
+    }
+}
+
+impl fmt::Debug for Ipv4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        core::net::Ipv4Addr::from(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Ipv6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        core::net::Ipv6Addr::from(self.0).fmt(f)
+    }
+}
+
+/// An address family.
+pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
+    /// Bytes in an address.
+    const LEN: usize;
+    /// Bytes in the header without options.
+    const HEADER: usize;
+    /// Offset of the source address in the header.
+    const SRC: usize;
+    /// Offset of the destination address in the header.
+    const DST: usize;
+    /// Offset of the header's own checksum, where the family has one.
+    const HEADER_CHECKSUM: Option<usize>;
+    /// Protocol number of this family's ICMP.
+    const ICMP: u8;
+
+    /// Sum of the address's 16-bit words, unfolded, in the machine's order (RFC 1071).
+    fn sum(self) -> u32;
+
+    /// Whether this is the unspecified address, which the maps use for "none".
+    #[inline(always)]
+    fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl Address for Ipv4 {
+    const LEN: usize = 4;
+    const HEADER: usize = 20;
+    const SRC: usize = 12;
+    const DST: usize = 16;
+    const HEADER_CHECKSUM: Option<usize> = Some(10);
+    const ICMP: u8 = 1;
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let word = u32::from_ne_bytes(self.0);
+        (word & 0xffff) + (word >> 16)
+    }
+}
+
+impl Address for Ipv6 {
+    const LEN: usize = 16;
+    const HEADER: usize = 40;
+    const SRC: usize = 8;
+    const DST: usize = 24;
+    const HEADER_CHECKSUM: Option<usize> = None;
+    const ICMP: u8 = 58;
+
+    #[inline(always)]
+    fn sum(self) -> u32 {
+        let (high, low) = self.halves();
+        let words = |half: u64| {
+            ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32
+        };
+        words(high) + words(low)
+    }
+}

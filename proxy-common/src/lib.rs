@@ -1,0 +1,13 @@
+//! What the kernel programs and the agent share.
+//!
+//! - [`addr`]: the two address families, and all that differs between them;
+//! - [`maps`]: keys and values of the BPF maps, the one contract between agent and programs;
+//! - [`datapath`]: the packet core, the same source in tc, XDP and host tests.
+//!
+//! Invariants: no_std, no allocation, no panic path (the verifier would refuse it), no packet access but
+//! through [`datapath::Packet`], no state but through [`datapath::Env`].
+#![cfg_attr(not(test), no_std)]
+
+pub mod addr;
+pub mod datapath;
+pub mod maps;

@@ -1,0 +1,72 @@
+//! What the programs count, on each CPU by itself.
+
+use super::plain;
+
+/// Value of the per-CPU array `service_stats`, at the id of the Service port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounters {
+    /// New flows.
+    pub flows: u64,
+    /// Packets from clients.
+    pub packets: u64,
+    /// Bytes from clients, from the IP header on.
+    pub bytes: u64,
+    /// Packets to clients.
+    pub reply_packets: u64,
+    /// Bytes to clients, from the IP header on.
+    pub reply_bytes: u64,
+    /// Packets refused because nobody serves.
+    pub refused: u64,
+}
+plain!(ServiceCounters = 48);
+
+/// Index into the per-CPU array `drop_stats`: why a packet did not go on.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Nobody serves the Service port: the client was told so.
+    NoBackend = 0,
+    /// Nobody serves the Service port, and the packet is of a kind that may not be answered.
+    NoBackendSilent = 1,
+    /// The maps disagree: a slot or a backend is missing.
+    BackendMissing = 2,
+    /// The flow could not be stored.
+    FlowTable = 3,
+    /// The same client port already leads to this backend through another frontend, and no other port was free.
+    PortClash = 4,
+    /// No masquerade port was free.
+    MasqueradePorts = 5,
+    /// The device has no address of this family to masquerade to.
+    MasqueradeAddress = 6,
+    /// The packet could not be rewritten (out of memory, or its headers are not writable).
+    Rewrite = 7,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::NoBackend,
+        Self::NoBackendSilent,
+        Self::BackendMissing,
+        Self::FlowTable,
+        Self::PortClash,
+        Self::MasqueradePorts,
+        Self::MasqueradeAddress,
+        Self::Rewrite,
+    ];
+
+    /// The reason's name in output and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::NoBackendSilent => "no_backend_silent",
+            Self::BackendMissing => "backend_missing",
+            Self::FlowTable => "flow_table",
+            Self::PortClash => "port_clash",
+            Self::MasqueradePorts => "masquerade_ports",
+            Self::MasqueradeAddress => "masquerade_address",
+            Self::Rewrite => "rewrite",
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Network devices that the programs are attached to.
+
+use super::plain;
+
+/// Value of the `device` map; the key is the ifindex.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// IPv6 address that flows leaving here are masqueraded to; all zero where there is none.
+    pub masquerade_v6: [u8; 16],
+    /// IPv4 address that flows leaving here are masqueraded to; all zero where there is none.
+    pub masquerade_v4: [u8; 4],
+    /// A [`DeviceRole`].
+    pub role: u8,
+    /// Always 0.
+    pub zero: [u8; 3],
+}
+plain!(Device = 24);
+
+/// What is on the other end of a device.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceRole {
+    /// A pod of this node.
+    Pod = 1,
+    /// Other nodes and the world outside.
+    Uplink = 2,
+}
