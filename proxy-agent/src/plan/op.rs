@@ -1,0 +1,59 @@
+//! One change to one map entry.
+
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, ServiceName};
+
+/// One change to one map entry. Applying it twice changes nothing.
+///
+/// A plan lists its operations so that every prefix of them leaves the maps consistent: names, backends and
+/// slots are written before the frontend that leads to them, and freed after the last one that did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Name a Service port id, or free it with an all-zero name.
+    SetService {
+        /// Id of the Service port.
+        id: u32,
+        /// Its name.
+        name: Box<ServiceName>,
+    },
+    /// Zero the counters of a Service port id that begins a new life.
+    ResetCounters {
+        /// Id of the Service port.
+        id: u32,
+    },
+    /// A change to the IPv4 maps.
+    V4(FamilyOp<Ipv4>),
+    /// A change to the IPv6 maps.
+    V6(FamilyOp<Ipv6>),
+}
+
+/// One change to one map of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilyOp<A> {
+    /// Write a backend, or free its id (not live, the generation counted up).
+    SetBackend {
+        /// Id of the backend.
+        id: u32,
+        /// The entry.
+        backend: Backend<A>,
+    },
+    /// Point a slot at a backend.
+    SetSlot {
+        /// Index of the slot.
+        index: u32,
+        /// Id of the backend.
+        backend: u32,
+    },
+    /// Add a frontend or switch it to another range of slots.
+    SetFrontend {
+        /// The address, port and protocol.
+        key: FrontendKey<A>,
+        /// Where it leads.
+        frontend: Frontend,
+    },
+    /// Remove a frontend.
+    DeleteFrontend {
+        /// The address, port and protocol.
+        key: FrontendKey<A>,
+    },
+}
