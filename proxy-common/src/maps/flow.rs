@@ -7,7 +7,7 @@ use crate::addr::{Ipv4, Ipv6};
 ///
 /// *Near* is the side of the client, *far* the side of the backend, so that a request (near to far) and its
 /// reply (far to near) have one key.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey<A> {
     /// Address on the client's side.

@@ -4,7 +4,7 @@ use super::plain;
 use crate::addr::{Ipv4, Ipv6};
 
 /// Key of the `frontend_v4` and `frontend_v6` maps.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrontendKey<A> {
     /// The virtual address, or a node address for a NodePort.

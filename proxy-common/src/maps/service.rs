@@ -1,5 +1,7 @@
 //! Names of Service ports, for people who read the maps.
 
+use core::fmt;
+
 use super::plain;
 
 /// Value of the `service` array, at the id of the Service port. All zero where the id is free.
@@ -23,3 +25,19 @@ pub struct ServiceName {
     pub family: u8,
 }
 plain!(ServiceName = 148);
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, name, port_name, port, proto, family } = self;
+        let text = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| match core::str::from_utf8(bytes) {
+            Ok(text) => f.write_str(text.trim_end_matches('\0')),
+            Err(_) => bytes.fmt(f),
+        };
+        text(f, namespace)?;
+        f.write_str("/")?;
+        text(f, name)?;
+        f.write_str(":")?;
+        text(f, port_name)?;
+        write!(f, " port {} protocol {proto} family {family}", u16::from_be_bytes(*port))
+    }
+}

@@ -1,0 +1,82 @@
+//! Internet checksums: RFC 1071, and RFC 1624 for changes.
+//!
+//! Sums are of 16-bit words as they lie in memory, in the machine's order: the ones' complement sum does not
+//! mind, as long as the result is stored the same way.
+
+use crate::addr::Address;
+
+/// A growing sum of 16-bit words, not yet folded. Room for 65,536 words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta(pub u32);
+
+impl Delta {
+    /// Adds two bytes.
+    #[inline(always)]
+    pub fn add(&mut self, word: [u8; 2]) {
+        self.0 += u32::from(u16::from_ne_bytes(word));
+    }
+
+    /// Adds four bytes.
+    #[inline(always)]
+    pub fn add4(&mut self, [a, b, c, d]: [u8; 4]) {
+        self.add([a, b]);
+        self.add([c, d]);
+    }
+
+    /// Adds an address.
+    #[inline(always)]
+    pub fn add_address<A: Address>(&mut self, address: A) {
+        self.0 += address.sum();
+    }
+
+    /// Takes two bytes out and puts two others in.
+    #[inline(always)]
+    pub fn replace(&mut self, old: [u8; 2], new: [u8; 2]) {
+        self.0 += u32::from(!u16::from_ne_bytes(old)) + u32::from(u16::from_ne_bytes(new));
+    }
+
+    /// Takes an address out and puts another in.
+    #[inline(always)]
+    pub fn replace_address<A: Address>(&mut self, old: A, new: A) {
+        // The complement of a sum of n words is n × 0xffff less the sum.
+        self.0 += (A::LEN as u32 / 2) * 0xffff - old.sum() + new.sum();
+    }
+
+    /// Adds what another sum holds.
+    #[inline(always)]
+    pub fn merge(&mut self, other: Self) {
+        self.0 += u32::from(other.folded());
+    }
+
+    /// The sum in 16 bits.
+    #[inline(always)]
+    pub fn folded(self) -> u16 {
+        let once = (self.0 & 0xffff) + (self.0 >> 16);
+        ((once & 0xffff) + (once >> 16)) as u16
+    }
+
+    /// The checksum of the words added.
+    #[inline(always)]
+    pub fn checksum(self) -> [u8; 2] {
+        (!self.folded()).to_ne_bytes()
+    }
+
+    /// What a checksum becomes when the words that it covers change by this.
+    #[inline(always)]
+    pub fn applied_to(mut self, checksum: [u8; 2]) -> [u8; 2] {
+        self.add((!u16::from_ne_bytes(checksum)).to_ne_bytes());
+        self.checksum()
+    }
+
+    /// Whether there is nothing to change.
+    #[inline(always)]
+    pub fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A UDP checksum that comes out as 0 is sent as 0xffff: 0 would mean none (RFC 768).
+#[inline(always)]
+pub fn never_zero(checksum: [u8; 2]) -> [u8; 2] {
+    if u16::from_ne_bytes(checksum) == 0 { [0xff; 2] } else { checksum }
+}

@@ -1,0 +1,63 @@
+//! Everything outside the packet, as the core sees it.
+
+use crate::addr::Address;
+use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
+
+/// The maps of one address family.
+pub trait Tables<A: Address> {
+    /// The frontend with this address, port and protocol.
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<Frontend>;
+
+    /// The id of the backend in a slot.
+    fn slot(&self, index: u32) -> Option<u32>;
+
+    /// The backend with this id, in use or not.
+    fn backend(&self, id: u32) -> Option<Backend<A>>;
+
+    /// A flow's entry on one side.
+    fn flow(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
+
+    /// Stores a flow's entry on one side.
+    fn store_flow(&mut self, key: &FlowKey<A>, flow: &Flow<A>, mode: StoreMode) -> Result<(), StoreError>;
+
+    /// Removes a flow's entry on one side, if it is there.
+    fn delete_flow(&mut self, key: &FlowKey<A>);
+}
+
+/// What to do about an entry that is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Leave it and answer [`StoreError::Exists`].
+    New,
+    /// Overwrite it.
+    Overwrite,
+}
+
+/// Why an entry was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// Another entry has this key.
+    Exists,
+    /// There is no room.
+    Full,
+}
+
+/// What a hook offers beside the maps: clock, randomness, its device, counters.
+pub trait Host {
+    /// Whole seconds since boot (CLOCK_MONOTONIC, coarse).
+    fn now(&mut self) -> u32;
+
+    /// A random number.
+    fn random(&mut self) -> u32;
+
+    /// The device that the packet is on, if the agent knows it.
+    fn device(&self) -> Option<Device>;
+
+    /// Counts on a Service port.
+    fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters));
+}
+
+/// All that the core needs for one address family.
+pub trait Env<A: Address>: Host + Tables<A> {}
+
+impl<A: Address, E: Host + Tables<A>> Env<A> for E {}

@@ -1,0 +1,90 @@
+//! Packets that come in from a device: requests of clients, and replies to masqueraded requests.
+
+use super::balance::{Opening, open};
+use super::flow::{self, Idle};
+use super::masquerade::is_masquerade_port;
+use super::parse::{Kind, Parsed, parse};
+use super::rewrite::rewrite;
+use super::{Env, Family, Packet, Tuple, Verdict, refuse};
+use crate::maps::{DropReason, FlowSide, FlowState};
+
+/// Translates a packet that comes in: undoes the masquerade of a reply, or sends a request to a backend.
+#[inline(always)]
+pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    let Some(parsed) = parse::<A, P>(packet) else {
+        return Verdict::Pass;
+    };
+    let mut to = parsed.tuple;
+    let mut verdict = Verdict::Translated;
+    let length = packet.len();
+    if !undo_masquerade(env, &parsed, &mut to) && !follow(env, &parsed, length, &mut to) {
+        if matches!(parsed.kind, Kind::Error(_)) {
+            return Verdict::Pass;
+        }
+        match open(env, &parsed, length, &mut to) {
+            Opening::NoFrontend => return Verdict::Pass,
+            Opening::NobodyServes => return refuse::refuse(packet, &parsed),
+            Opening::Failed(reason) => return Verdict::Drop(reason),
+            Opening::Opened => verdict = Verdict::Opened,
+        }
+    }
+    match rewrite(packet, &parsed, &to) {
+        Some(()) => verdict,
+        None => Verdict::Drop(DropReason::Rewrite),
+    }
+}
+
+/// A reply from a backend to the address that its flow was masqueraded to. False where there is no such flow.
+#[inline(always)]
+fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &mut Tuple<A>) -> bool {
+    if !is_masquerade_port(parsed.tuple.dst_port) {
+        return false;
+    }
+    let now = env.now();
+    let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Masquerade)) else {
+        return false;
+    };
+    flow::touch(flow, now, flow::backend_state(parsed.kind));
+    to.dst = flow.client;
+    to.dst_port = flow.stack_port;
+    true
+}
+
+/// A packet of a flow that is there. False where there is none or it is over: the packet begins a new one.
+#[inline(always)]
+fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
+    let now = env.now();
+    let news = flow::client_state(parsed.kind);
+    let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Client)) else {
+        return false;
+    };
+    let is_over = Idle::since(flow, now).is_over(parsed.tuple.proto, flow.state);
+    flow::touch(flow, now, news);
+    let service = flow.service;
+    let (backend_id, generation) = (flow.backend_id, flow.generation);
+    to.dst = flow.backend;
+    to.dst_port = flow.backend_port;
+    to.src_port = flow.stack_port;
+    // UDP has no end of its own, so each packet asks whether the backend still serves this Service port. TCP
+    // goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
+    let may_end = match parsed.kind {
+        Kind::Udp => true,
+        Kind::Tcp(flags) => flags.opens(),
+        Kind::Error(_) => false,
+    };
+    if may_end && (is_over || !env.backend(backend_id).is_some_and(|backend| backend.generation == generation)) {
+        *to = parsed.tuple;
+        return false;
+    }
+    if news & FlowState::CLOSING != 0 {
+        // The stack's side learns of the end as well: it decides whether the port may be used again.
+        if let Some(flow) = env.flow(&to.as_request(FlowSide::Stack)) {
+            flow::touch(flow, now, news);
+        }
+    }
+    env.count(service, |counters| {
+        counters.packets += 1;
+        counters.bytes += u64::from(length);
+    });
+    true
+}

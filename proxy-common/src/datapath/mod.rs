@@ -1,0 +1,57 @@
+//! The packet core: what happens to a packet, in ordinary Rust.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`packet`](Packet), [`env`](Env) | the two traits that a hook implements |
+//! | `family` | the headers of the two families |
+//! | `parse` | header to [`Tuple`]; ICMP errors speak of the packet they quote |
+//! | `ingress` | towards the backend: undo the masquerade of replies, DNAT requests |
+//! | `egress` | towards the wire: undo the DNAT of replies, masquerade requests |
+//! | `balance` | frontend to backend, and the new flow |
+//! | `masquerade` | a source address and port for a flow that leaves the node |
+//! | `rewrite` | the only place that changes a forwarded packet |
+//! | `refuse` | TCP RST and ICMP port unreachable where nobody serves |
+//! | `flow` | the life of a flow |
+//! | `checksum` | sums |
+//!
+//! Invariant: a packet that is not of a frontend or of a flow is left as it is, byte for byte.
+//! Absent on purpose: routing, neighbours, TTL (the stack does them), and anything that names a hook.
+
+pub mod checksum;
+
+mod balance;
+mod egress;
+mod env;
+mod family;
+mod flow;
+mod ingress;
+mod masquerade;
+mod packet;
+mod parse;
+mod refuse;
+mod rewrite;
+
+pub use egress::egress;
+pub use env::{Env, Host, StoreError, StoreMode, Tables};
+pub use ingress::ingress;
+pub use masquerade::MASQUERADE_PORTS;
+pub use packet::{Packet, TransportChange};
+pub use family::{Family, IpHeader};
+pub use parse::Tuple;
+
+use crate::maps::DropReason;
+
+/// What the hook is to do with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not ours: hand it on as it came.
+    Pass,
+    /// Translated: hand it on. A new flow was made for it.
+    Opened,
+    /// Translated by a flow that was there: hand it on.
+    Translated,
+    /// It has been turned into an answer to its sender: send it back where it came from.
+    Reply,
+    /// Drop it.
+    Drop(DropReason),
+}

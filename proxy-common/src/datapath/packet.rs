@@ -1,0 +1,47 @@
+//! The packet, as the core sees it.
+
+use super::checksum::Delta;
+
+/// A packet from its IP header on. Offsets count from there, in bytes.
+///
+/// Each hook has its own implementation: tc's keeps the socket buffer's checksum state right, XDP's and the
+/// host's compute checksums themselves. Loads and stores copy, and answer `None` where the packet ends.
+pub trait Packet {
+    /// Bytes from the IP header on.
+    fn len(&self) -> u32;
+
+    /// Copies out `N` bytes.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Overwrites `N` bytes.
+    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
+    /// Corrects the TCP or UDP checksum at `offset` for bytes that were overwritten.
+    ///
+    /// The two changes are apart because a packet whose checksum the sender left to the device
+    /// (CHECKSUM_PARTIAL) holds the sum of the pseudo header there, and of nothing else.
+    fn fix_checksum(&mut self, offset: usize, change: &TransportChange) -> Option<()>;
+
+    /// Whether the checksum at `offset` is still to be completed by the kernel (CHECKSUM_PARTIAL).
+    /// The two bytes at `offset` are not preserved.
+    fn is_checksum_partial(&mut self, offset: usize) -> Option<bool>;
+
+    /// Cuts the packet to `len` bytes from the IP header on.
+    fn truncate(&mut self, len: u32) -> Option<()>;
+
+    /// Makes room for `len` bytes before the IP header; offsets count from the new beginning.
+    fn prepend(&mut self, len: u32) -> Option<()>;
+}
+
+/// What was overwritten of the bytes that a TCP or UDP checksum covers.
+#[derive(Clone, Copy)]
+pub struct TransportChange {
+    /// Addresses: in the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
+    pub pseudo: Delta,
+    /// Ports: in the transport header.
+    pub body: Delta,
+    /// UDP, where a checksum of 0 means none (RFC 768).
+    pub udp: bool,
+    /// The addresses are IPv6: no header checksum balances their change.
+    pub ipv6: bool,
+}

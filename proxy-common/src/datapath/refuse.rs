@@ -1,0 +1,127 @@
+//! Telling a client that nobody serves: TCP RST (RFC 9293 §3.10.7.1), ICMP port unreachable (RFC 792),
+//! ICMPv6 port unreachable (RFC 4443 §3.1). The packet itself becomes the answer.
+//!
+//! A socket turns either into ECONNREFUSED at once, as after the REJECT of kube-proxy.
+
+use super::checksum::Delta;
+use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags};
+use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM};
+use super::{Family, Packet, Tuple, Verdict};
+use crate::addr::Address;
+use crate::maps::{DropReason, TCP};
+
+/// Bytes in a TCP header without options.
+const TCP_HEADER: usize = 20;
+/// Bytes in a UDP header.
+const UDP_HEADER: usize = 8;
+/// Most 32-bit words that an ICMP error quotes here: an IPv4 header with all its options, and 8 bytes.
+const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
+
+/// Turns the packet into its refusal.
+#[inline(never)]
+pub(super) fn refuse<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Verdict {
+    let refused = match parsed.kind {
+        // A RST is never answered, or two hosts could go on for ever.
+        Kind::Tcp(TcpFlags(flags)) if flags & TcpFlags::RST != 0 => {
+            return Verdict::Drop(DropReason::NoBackendSilent);
+        }
+        Kind::Tcp(flags) => reset(packet, parsed, flags),
+        Kind::Udp => unreachable(packet, parsed),
+        Kind::Error(_) => return Verdict::Pass,
+    };
+    match refused {
+        Some(()) => Verdict::Reply,
+        None => Verdict::Drop(DropReason::Rewrite),
+    }
+}
+
+/// Turns a TCP packet into the RST that answers it.
+///
+/// The TCP header stays where it is, as a checksum that the device completes is bound to its place; the
+/// options of an IPv4 header in between become padding.
+#[inline(always)]
+fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, TcpFlags(flags): TcpFlags) -> Option<()> {
+    let tcp = parsed.transport();
+    let checksum_at = tcp + TCP_CHECKSUM;
+    let sequence: [u8; 4] = packet.load(tcp + 4)?;
+    let acknowledgement: [u8; 4] = packet.load(tcp + 8)?;
+    let [data_offset]: [u8; 1] = packet.load(tcp + 12)?;
+    let payload = packet.len().saturating_sub(tcp as u32 + u32::from(data_offset >> 4) * 4);
+    let is_partial = packet.is_checksum_partial(checksum_at)?;
+    packet.truncate((tcp + TCP_HEADER) as u32)?;
+
+    let (sequence, acknowledgement, flags) = if flags & TcpFlags::ACK != 0 {
+        (acknowledgement, [0; 4], TcpFlags::RST)
+    } else {
+        let control = u32::from(flags & TcpFlags::SYN != 0) + u32::from(flags & TcpFlags::FIN != 0);
+        let next = u32::from_be_bytes(sequence).wrapping_add(payload).wrapping_add(control);
+        ([0; 4], next.to_be_bytes(), TcpFlags::RST | TcpFlags::ACK)
+    };
+    let answer = parsed.tuple.swapped();
+    let words = [
+        [answer.src_port[0], answer.src_port[1], answer.dst_port[0], answer.dst_port[1]],
+        sequence,
+        acknowledgement,
+        [((TCP_HEADER / 4) as u8) << 4, flags, 0, 0],
+    ];
+    let pseudo = pseudo_header(&answer, TCP, TCP_HEADER);
+    let mut sum = pseudo;
+    packet.store(tcp, words[0])?;
+    packet.store(tcp + 4, words[1])?;
+    packet.store(tcp + 8, words[2])?;
+    packet.store(tcp + 12, words[3])?;
+    for word in words {
+        sum.add4(word);
+    }
+    let checksum = if is_partial { pseudo.folded().to_ne_bytes() } else { sum.checksum() };
+    packet.store(checksum_at, checksum)?;
+    packet.store(tcp + 18, [0, 0])?;
+    A::write_answer_header(packet, &answer, TCP, tcp, TCP_HEADER)
+}
+
+/// Turns a UDP packet into the ICMP error that quotes its headers.
+#[inline(always)]
+fn unreachable<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()> {
+    let quoted = parsed.transport() + UDP_HEADER;
+    let checksum_at = parsed.transport() + UDP_CHECKSUM;
+    let old: [u8; 2] = packet.load(checksum_at)?;
+    let is_partial = packet.is_checksum_partial(checksum_at)?;
+    // What the kernel is to complete begins at the quoted UDP header. With 0 in the checksum's place it
+    // makes that header sum up to nothing, so the ICMP checksum does not depend on it.
+    packet.store(checksum_at, if is_partial { [0; 2] } else { old })?;
+    packet.truncate(quoted as u32)?;
+    packet.prepend((A::HEADER + ICMP_HEADER) as u32)?;
+
+    let answer = parsed.tuple.swapped();
+    let icmp = A::HEADER;
+    let [icmp_type, code] = A::PORT_UNREACHABLE;
+    let mut sum = if A::HEADER_CHECKSUM.is_none() {
+        pseudo_header(&answer, A::ICMP, ICMP_HEADER + quoted)
+    } else {
+        Delta::default()
+    };
+    sum.add([icmp_type, code]);
+    let summed = if is_partial { parsed.transport() } else { quoted };
+    for word in 0..QUOTED_WORDS {
+        if word * 4 >= summed {
+            break;
+        }
+        sum.add4(packet.load(icmp + ICMP_HEADER + word * 4)?);
+    }
+    let [high, low] = sum.checksum();
+    packet.store(icmp, [icmp_type, code, high, low])?;
+    packet.store(icmp + 4, [0; 4])?;
+    A::write_answer_header(packet, &answer, A::ICMP, A::HEADER, ICMP_HEADER + quoted)
+}
+
+/// The sum of a pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+fn pseudo_header<A: Address>(tuple: &Tuple<A>, proto: u8, length: usize) -> Delta {
+    let mut sum = Delta::default();
+    sum.add_address(tuple.src);
+    sum.add_address(tuple.dst);
+    sum.add([0, proto]);
+    sum.add((length as u16).to_be_bytes());
+    sum
+}
+

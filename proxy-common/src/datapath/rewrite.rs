@@ -1,0 +1,144 @@
+//! Changing a packet's addresses and ports: the only place that alters a packet which goes on.
+
+use super::checksum::{Delta, never_zero};
+use super::parse::{Kind, Parsed, Quote};
+use super::{Family, Packet, TransportChange, Tuple};
+use crate::maps::{TCP, UDP};
+
+/// Offset of the checksum in a TCP header.
+pub(super) const TCP_CHECKSUM: usize = 16;
+/// Offset of the checksum in a UDP header.
+pub(super) const UDP_CHECKSUM: usize = 6;
+/// Offset of the checksum in an ICMP header.
+const ICMP_CHECKSUM: usize = 2;
+
+/// Gives the packet the addresses and ports of `to`, and corrects every checksum that covers them.
+///
+/// `None` means that the packet could not be written; it may then be half changed and has to be dropped.
+#[inline(always)]
+pub(super) fn rewrite<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Option<()> {
+    match parsed.kind {
+        Kind::Tcp(_) => rewrite_transport(packet, parsed, to, TCP_CHECKSUM),
+        Kind::Udp => rewrite_transport(packet, parsed, to, UDP_CHECKSUM),
+        Kind::Error(quote) => rewrite_error(packet, parsed, to, quote),
+    }
+}
+
+#[inline(always)]
+fn rewrite_transport<A: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<A>,
+    to: &Tuple<A>,
+    checksum: usize,
+) -> Option<()> {
+    let from = &parsed.tuple;
+    let transport = parsed.transport();
+    let mut pseudo = replace_address(packet, A::SRC, from.src, to.src)?;
+    pseudo.merge(replace_address(packet, A::DST, from.dst, to.dst)?);
+    fix_header_checksum::<A, P>(packet, 0, pseudo)?;
+    let mut body = replace_port(packet, transport, from.src_port, to.src_port)?;
+    body.merge(replace_port(packet, transport + 2, from.dst_port, to.dst_port)?);
+    let udp = from.proto == UDP;
+    if udp && packet.load(transport + checksum)? == [0; 2] {
+        // The sender made none (RFC 768).
+        return Some(());
+    }
+    let change = TransportChange { pseudo, body, udp, ipv6: A::HEADER_CHECKSUM.is_none() };
+    packet.fix_checksum(transport + checksum, &change)
+}
+
+/// Rewrites an ICMP error and the packet that it quotes.
+///
+/// The outer source is changed only where the connection's other end itself sent the error: a router in
+/// between keeps its name, so that a traceroute shows it.
+#[inline(never)]
+fn rewrite_error<A: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<A>,
+    to: &Tuple<A>,
+    quote: Quote,
+) -> Option<()> {
+    let from = &parsed.tuple;
+    let mut outer = Delta::default();
+    if A::load(packet, A::SRC)? == from.src {
+        outer.merge(replace_address(packet, A::SRC, from.src, to.src)?);
+    }
+    if A::load(packet, A::DST)? == from.dst {
+        outer.merge(replace_address(packet, A::DST, from.dst, to.dst)?);
+    }
+    fix_header_checksum::<A, P>(packet, 0, outer)?;
+
+    // The quoted packet went the other way: its source is our destination.
+    let (header, transport) = (quote.header(), quote.transport());
+    let mut inner = replace_address(packet, header + A::SRC, from.dst, to.dst)?;
+    inner.merge(replace_address(packet, header + A::DST, from.src, to.src)?);
+    // The ICMP checksum covers the quote with its own checksums.
+    let mut icmp = inner;
+    icmp.merge(fix_header_checksum::<A, P>(packet, header, inner)?);
+    let mut ports = replace_port(packet, transport, from.dst_port, to.dst_port)?;
+    ports.merge(replace_port(packet, transport + 2, from.src_port, to.src_port)?);
+    icmp.merge(ports);
+    inner.merge(ports);
+    icmp.merge(fix_quoted_checksum(packet, transport, from.proto, inner)?);
+    if A::HEADER_CHECKSUM.is_none() {
+        // ICMPv6 covers a pseudo header with the outer addresses (RFC 4443 §2.3).
+        icmp.merge(outer);
+    }
+    let at = parsed.transport() + ICMP_CHECKSUM;
+    let old = packet.load(at)?;
+    packet.store(at, icmp.applied_to(old))
+}
+
+/// Corrects the transport checksum of a quoted packet, if it is there, and answers what changed.
+#[inline(always)]
+fn fix_quoted_checksum<P: Packet>(packet: &mut P, transport: usize, proto: u8, change: Delta) -> Option<Delta> {
+    let at = transport + if proto == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
+    let mut changed = Delta::default();
+    // Of TCP only 8 bytes need to be there; then there is no checksum to correct.
+    let Some(old) = packet.load::<2>(at) else {
+        return Some(changed);
+    };
+    if proto == UDP && old == [0; 2] {
+        return Some(changed);
+    }
+    let new = change.applied_to(old);
+    let new = if proto == UDP { never_zero(new) } else { new };
+    packet.store(at, new)?;
+    changed.replace(old, new);
+    Some(changed)
+}
+
+/// Overwrites an address, if it is to be another, and answers what changed.
+#[inline(always)]
+fn replace_address<A: Family, P: Packet>(packet: &mut P, at: usize, from: A, to: A) -> Option<Delta> {
+    let mut change = Delta::default();
+    if from != to {
+        to.store(packet, at)?;
+        change.replace_address(from, to);
+    }
+    Some(change)
+}
+
+/// Overwrites a port, if it is to be another, and answers what changed.
+#[inline(always)]
+fn replace_port<P: Packet>(packet: &mut P, at: usize, from: [u8; 2], to: [u8; 2]) -> Option<Delta> {
+    let mut change = Delta::default();
+    if from != to {
+        packet.store(at, to)?;
+        change.replace(from, to);
+    }
+    Some(change)
+}
+
+/// Corrects an IP header's own checksum, where the family has one, and answers what changed.
+#[inline(always)]
+fn fix_header_checksum<A: Family, P: Packet>(packet: &mut P, header: usize, change: Delta) -> Option<Delta> {
+    let mut changed = Delta::default();
+    if let Some(offset) = A::HEADER_CHECKSUM {
+        let old = packet.load(header + offset)?;
+        let new = change.applied_to(old);
+        packet.store(header + offset, new)?;
+        changed.replace(old, new);
+    }
+    Some(changed)
+}

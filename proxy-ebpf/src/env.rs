@@ -1,0 +1,125 @@
+//! The core's surroundings in the kernel.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::datapath::{Host, StoreError, StoreMode, Tables};
+use proxy_common::maps::{Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
+
+use crate::maps::{
+    BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4, FRONTEND_V6, SERVICE_STATS, SLOT_V4,
+    SLOT_V6,
+};
+
+const EEXIST: i32 = -17;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Maps, clock and counters, for a packet on one device.
+pub struct KernelEnv {
+    ifindex: u32,
+}
+
+impl KernelEnv {
+    #[inline(always)]
+    pub fn new(ifindex: u32) -> Self {
+        Self { ifindex }
+    }
+}
+
+/// Counts a packet that does not go on.
+#[inline(always)]
+pub fn count_drop(reason: DropReason) {
+    if let Some(count) = DROP_STATS.get_ptr_mut(reason as u32) {
+        // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
+        unsafe { *count += 1 }
+    }
+}
+
+impl Host for KernelEnv {
+    #[inline(always)]
+    fn now(&mut self) -> u32 {
+        // SAFETY: reads a clock.
+        let now = unsafe { bpf_ktime_get_coarse_ns() };
+        (now / NANOSECONDS) as u32
+    }
+
+    #[inline(always)]
+    fn random(&mut self) -> u32 {
+        // SAFETY: has no preconditions.
+        unsafe { bpf_get_prandom_u32() as u32 }
+    }
+
+    #[inline(always)]
+    fn device(&self) -> Option<Device> {
+        // SAFETY: the value is copied at once; the agent replaces whole elements.
+        unsafe { DEVICE.get(self.ifindex).copied() }
+    }
+
+    #[inline(always)]
+    fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
+        if let Some(counters) = SERVICE_STATS.get_ptr_mut(service) {
+            // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
+            add(unsafe { &mut *counters });
+        }
+    }
+}
+
+/// Implements the tables of one family with its maps.
+macro_rules! tables {
+    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $flow:ident) => {
+        impl Tables<$address> for KernelEnv {
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
+                // SAFETY: the value is copied at once; the agent replaces whole elements.
+                unsafe { $frontend.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn slot(&self, index: u32) -> Option<u32> {
+                $slot.get(index).copied()
+            }
+
+            #[inline(always)]
+            fn backend(&self, id: u32) -> Option<Backend<$address>> {
+                $backend.get(id).copied()
+            }
+
+            #[inline(always)]
+            fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
+                // SAFETY: the element stays mapped while the program runs, and the borrow of `self` ends before
+                // the next store or removal. Other CPUs may write the same words: each is read and written
+                // whole, and none is used to find memory.
+                $flow.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
+            }
+
+            #[inline(always)]
+            fn store_flow(
+                &mut self,
+                key: &FlowKey<$address>,
+                flow: &Flow<$address>,
+                mode: StoreMode,
+            ) -> Result<(), StoreError> {
+                let flags = match mode {
+                    StoreMode::New => BPF_NOEXIST,
+                    StoreMode::Overwrite => BPF_ANY,
+                };
+                $flow.insert(key, flow, u64::from(flags)).map_err(store_error)
+            }
+
+            #[inline(always)]
+            fn delete_flow(&mut self, key: &FlowKey<$address>) {
+                // Not there: nothing to remove.
+                let _ = $flow.remove(key);
+            }
+        }
+    };
+}
+
+tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, FLOW_V4);
+tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, FLOW_V6);
+
+#[inline(always)]
+fn store_error(error: i32) -> StoreError {
+    if error == EEXIST { StoreError::Exists } else { StoreError::Full }
+}
+

@@ -1,0 +1,57 @@
+//! The maps, under the names that `bpftool map` shows.
+//!
+//! Capacities here are the defaults; the agent sets its own before it loads the programs.
+
+use aya_ebpf::Global;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::maps::{
+    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters, ServiceName, SlotIndex,
+};
+
+const FRONTENDS: usize = 65_536;
+const SLOTS: usize = 262_144;
+const BACKENDS: usize = 131_072;
+const FLOWS: usize = 262_144;
+const SERVICES: usize = 16_384;
+const DEVICES: usize = 4_096;
+/// BPF_F_NO_PREALLOC: memory for what is there, not for what could be.
+const NO_PREALLOC: usize = 1;
+
+#[btf_map(name = "frontend_v4")]
+pub static FRONTEND_V4: HashMap<FrontendKey<Ipv4>, Frontend, FRONTENDS, NO_PREALLOC> = HashMap::new();
+#[btf_map(name = "frontend_v6")]
+pub static FRONTEND_V6: HashMap<FrontendKey<Ipv6>, Frontend, FRONTENDS, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "slot_v4")]
+pub static SLOT_V4: Array<SlotIndex, SLOTS> = Array::new();
+#[btf_map(name = "slot_v6")]
+pub static SLOT_V6: Array<SlotIndex, SLOTS> = Array::new();
+
+#[btf_map(name = "backend_v4")]
+pub static BACKEND_V4: Array<Backend<Ipv4>, BACKENDS> = Array::new();
+#[btf_map(name = "backend_v6")]
+pub static BACKEND_V6: Array<Backend<Ipv6>, BACKENDS> = Array::new();
+
+#[btf_map(name = "flow_v4")]
+pub static FLOW_V4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>, FLOWS> = LruHashMap::new();
+#[btf_map(name = "flow_v6")]
+pub static FLOW_V6: LruHashMap<FlowKey<Ipv6>, Flow<Ipv6>, FLOWS> = LruHashMap::new();
+
+/// Not read by any program: names for people, kept beside what they name.
+#[btf_map(name = "service")]
+pub static SERVICE: Array<ServiceName, SERVICES> = Array::new();
+
+#[btf_map(name = "service_stats")]
+pub static SERVICE_STATS: PerCpuArray<ServiceCounters, SERVICES> = PerCpuArray::new();
+#[btf_map(name = "drop_stats")]
+pub static DROP_STATS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map(name = "device")]
+pub static DEVICE: HashMap<u32, Device, DEVICES, NO_PREALLOC> = HashMap::new();
+
+/// 1 where the kernel knows BPF_F_IPV6 of `bpf_l4_csum_replace` (6.16): without it the checksum that a network
+/// card computed (CHECKSUM_COMPLETE) is spoilt for IPv6.
+#[unsafe(no_mangle)]
+pub static CSUM_IPV6: Global<u8> = Global::new(0);

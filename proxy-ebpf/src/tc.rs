@@ -1,0 +1,90 @@
+//! The shell of the tc hooks: protocol in, action out.
+
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::datapath::{Env, Family, Verdict, egress, ingress};
+use proxy_common::maps::DropReason;
+
+use crate::env::{KernelEnv, count_drop};
+use crate::tc_packet::{TcPacket, swap_ethernet};
+
+/// TCX_NEXT and TC_ACT_UNSPEC: the next program, or the device's own way.
+const NEXT: i32 = -1;
+/// TCX_DROP and TC_ACT_SHOT.
+const DROP: i32 = 2;
+
+/// `skb->protocol` of IPv4 and IPv6, in network order.
+const IPV4: u32 = (0x0800_u16).to_be() as u32;
+const IPV6: u32 = (0x86dd_u16).to_be() as u32;
+
+/// Which way the packet goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the device to the stack.
+    Ingress,
+    /// From the stack to the device.
+    Egress,
+}
+
+/// Runs the core on a packet whose IP header stands `L2` bytes from its beginning.
+#[inline(always)]
+pub fn run<const L2: usize>(ctx: &TcContext, direction: Direction) -> i32 {
+    // SAFETY: the context is the hook's own.
+    let (protocol, vlan, ifindex) = unsafe {
+        let skb = &*ctx.skb.skb;
+        (skb.protocol, skb.vlan_present, skb.ifindex)
+    };
+    if vlan != 0 {
+        // Of a VLAN device above this one, which has the programs itself.
+        return NEXT;
+    }
+    match protocol {
+        IPV4 => run_family::<Ipv4, L2>(ctx, direction, ifindex),
+        IPV6 => run_family::<Ipv6, L2>(ctx, direction, ifindex),
+        _ => NEXT,
+    }
+}
+
+#[inline(always)]
+fn run_family<A, const L2: usize>(ctx: &TcContext, direction: Direction, ifindex: u32) -> i32
+where
+    A: Family,
+    KernelEnv: Env<A>,
+{
+    let mut env = KernelEnv::new(ifindex);
+    let mut packet = TcPacket::<L2>::new(ctx);
+    let verdict = match direction {
+        Direction::Ingress => ingress::<A, _, _>(&mut packet, &mut env),
+        Direction::Egress => egress::<A, _, _>(&mut packet, &mut env),
+    };
+    match verdict {
+        Verdict::Pass | Verdict::Translated => NEXT,
+        Verdict::Opened => {
+            debug!(ctx, "ifindex {}: new flow", ifindex);
+            NEXT
+        }
+        Verdict::Reply => reply::<L2>(ctx, ifindex),
+        Verdict::Drop(reason) => drop(ctx, ifindex, reason),
+    }
+}
+
+/// Sends the packet back through the device that it came from.
+#[inline(always)]
+fn reply<const L2: usize>(ctx: &TcContext, ifindex: u32) -> i32 {
+    count_drop(DropReason::NoBackend);
+    debug!(ctx, "ifindex {}: refused", ifindex);
+    if L2 == crate::ETHERNET && swap_ethernet(ctx).is_none() {
+        return drop(ctx, ifindex, DropReason::Rewrite);
+    }
+    // SAFETY: has no preconditions.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+#[inline(always)]
+fn drop(ctx: &TcContext, ifindex: u32, reason: DropReason) -> i32 {
+    count_drop(reason);
+    debug!(ctx, "ifindex {}: dropped, reason {}", ifindex, reason as u32);
+    DROP
+}

@@ -1,0 +1,153 @@
+//! A socket buffer at a tc hook, as the core's packet.
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+};
+use aya_ebpf::programs::TcContext;
+use proxy_common::datapath::{Packet, TransportChange};
+
+use crate::maps::CSUM_IPV6;
+
+/// BPF_F_IPV6 of `bpf_l4_csum_replace`, from kernel 6.16 on.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// No header that the core reads ends beyond this: an ICMP error with two IPv4 headers full of options.
+const READABLE: u32 = 192;
+/// Mask that bounds every offset for the verifier, a little above [`READABLE`].
+const OFFSETS: usize = 0xff;
+
+/// A socket buffer whose IP header stands `L2` bytes from its beginning.
+pub struct TcPacket<'a, const L2: usize> {
+    ctx: &'a TcContext,
+}
+
+impl<'a, const L2: usize> TcPacket<'a, L2> {
+    /// The packet, with its headers made readable where they lie in fragments of the buffer.
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        let packet = Self { ctx };
+        let linear = ctx.data_end().wrapping_sub(ctx.data()) as u32;
+        let wanted = READABLE.min(ctx.len());
+        if linear < wanted {
+            // SAFETY: the context is the hook's own. A failure leaves the headers unreadable: not ours.
+            unsafe { bpf_skb_pull_data(packet.skb(), wanted) };
+        }
+        packet
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// Address of `N` bytes at `offset`, if the packet has them.
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+        let start = self.ctx.data() + L2 + (offset & OFFSETS);
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        Some(start as *mut [u8; N])
+    }
+}
+
+impl<const L2: usize> Packet for TcPacket<'_, L2> {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.ctx.len().wrapping_sub(L2 as u32)
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: `bytes` has compared the end with the packet's; arrays of bytes have no alignment.
+        self.bytes(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> Option<()> {
+        // SAFETY: as in `load`; the kernel unshares the buffer before a program that writes to it runs.
+        self.bytes(offset).map(|bytes| unsafe { *bytes = value })
+    }
+
+    #[inline(always)]
+    fn fix_checksum(&mut self, offset: usize, change: &TransportChange) -> Option<()> {
+        let offset = (L2 + (offset & OFFSETS)) as u32;
+        // With size 0 the helper takes the difference of sums itself.
+        let mut flags = if change.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        if !change.body.is_nothing() {
+            // SAFETY: the context is the hook's own, and the helper checks the offset.
+            let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.body.0), flags) };
+            if result != 0 {
+                return None;
+            }
+        }
+        if !change.pseudo.is_nothing() {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+            if change.ipv6 && CSUM_IPV6.load() != 0 {
+                flags |= BPF_F_IPV6;
+            }
+            // SAFETY: as above.
+            let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.pseudo.0), flags) };
+            if result != 0 {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn is_checksum_partial(&mut self, offset: usize) -> Option<bool> {
+        // `inet_proto_csum_replace_by_diff` (net/core/utils.c) leaves a CHECKSUM_PARTIAL packet's checksum alone
+        // when told of a change outside the pseudo header: ask it to, and look.
+        const PROBE: [u8; 2] = [0x12, 0x34];
+        self.store(offset, PROBE)?;
+        let at = (L2 + (offset & OFFSETS)) as u32;
+        // SAFETY: the context is the hook's own, and the helper checks the offset.
+        let result = unsafe { bpf_l4_csum_replace(self.skb(), at, 0, 1, 0) };
+        if result != 0 {
+            return None;
+        }
+        let after: [u8; 2] = self.load(offset)?;
+        Some(u16::from_ne_bytes(after) == u16::from_ne_bytes(PROBE))
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the context is the hook's own, and the helper checks the length.
+        let result = unsafe { bpf_skb_change_tail(self.skb(), L2 as u32 + len, 0) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn prepend(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the context is the hook's own, and the helper checks the length.
+        let result = unsafe {
+            bpf_skb_adjust_room(
+                self.skb(),
+                len as i32,
+                bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+                u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
+            )
+        };
+        (result == 0).then_some(())
+    }
+}
+
+/// Exchanges the Ethernet addresses, so that the packet goes back to who sent it.
+#[inline(always)]
+pub fn swap_ethernet(ctx: &TcContext) -> Option<()> {
+    let start = ctx.data();
+    if start + crate::ETHERNET > ctx.data_end() {
+        return None;
+    }
+    let addresses = start as *mut [[u8; 6]; 2];
+    // SAFETY: the packet has a whole Ethernet header, as compared above.
+    unsafe {
+        let [destination, source] = *addresses;
+        *addresses = [source, destination];
+    }
+    Some(())
+}
