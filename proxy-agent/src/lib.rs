@@ -1,0 +1,12 @@
+//! Pointsman's agent as a library: all that the binary, the tests and the tools share.
+//!
+//! One way: an [`event::Event`] changes the [`store::Store`], [`model`] works out what the kernel should hold,
+//! [`plan`] the operations that make it so, and the map writer applies them. `model` and `plan` are pure: no
+//! clock, no Kubernetes client, no BPF; what they decide, they return.
+
+pub mod event;
+pub mod model;
+pub mod object;
+pub mod plan;
+pub mod store;
+pub mod watch;

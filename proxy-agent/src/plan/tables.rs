@@ -1,0 +1,133 @@
+//! What the maps of one family hold.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use proxy_common::maps::{Backend, Frontend, FrontendKey};
+
+use super::{FamilyOp, PlanFamily};
+
+/// A copy of the maps of one family, with the indexes that a plan needs.
+///
+/// Invariant: the indexes follow from the entries. Entries may contradict each other, as after a crash or
+/// somebody's meddling; that is for a plan to repair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FamilyTables<A: PlanFamily> {
+    frontends: HashMap<FrontendKey<A>, Frontend>,
+    /// By id. Free entries keep their generation.
+    backends: Vec<Backend<A>>,
+    /// By index; 0 where never written.
+    slots: Vec<u32>,
+    frontends_of: HashMap<u32, BTreeSet<FrontendKey<A>>>,
+    backends_of: HashMap<u32, BTreeSet<u32>>,
+    live: usize,
+}
+
+impl<A: PlanFamily> FamilyTables<A> {
+    /// Does to the copy what an operation does to the maps.
+    pub fn apply(&mut self, op: &FamilyOp<A>) {
+        match *op {
+            FamilyOp::SetBackend { id, backend } => self.set_backend(id, backend),
+            FamilyOp::SetSlot { index, backend } => {
+                let index = index as usize;
+                if self.slots.len() <= index {
+                    self.slots.resize(index + 1, 0);
+                }
+                if let Some(slot) = self.slots.get_mut(index) {
+                    *slot = backend;
+                }
+            }
+            FamilyOp::SetFrontend { key, frontend } => {
+                if let Some(old) = self.frontends.insert(key, frontend) {
+                    take_out(&mut self.frontends_of, old.service, &key);
+                }
+                self.frontends_of.entry(frontend.service).or_default().insert(key);
+            }
+            FamilyOp::DeleteFrontend { key } => {
+                if let Some(old) = self.frontends.remove(&key) {
+                    take_out(&mut self.frontends_of, old.service, &key);
+                }
+            }
+        }
+    }
+
+    fn set_backend(&mut self, id: u32, backend: Backend<A>) {
+        let index = id as usize;
+        if self.backends.len() <= index {
+            self.backends.resize(index + 1, Backend::default());
+        }
+        let Some(entry) = self.backends.get_mut(index) else { return };
+        let old = std::mem::replace(entry, backend);
+        if old.is_live() {
+            take_out(&mut self.backends_of, old.service, &id);
+            self.live -= 1;
+        }
+        if backend.is_live() {
+            self.backends_of.entry(backend.service).or_default().insert(id);
+            self.live += 1;
+        }
+    }
+
+    /// A frontend.
+    pub fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend> {
+        self.frontends.get(key)
+    }
+
+    /// All frontends, in no order.
+    pub fn frontends(&self) -> impl Iterator<Item = (&FrontendKey<A>, &Frontend)> {
+        self.frontends.iter()
+    }
+
+    /// How many frontends there are.
+    pub fn frontend_count(&self) -> usize {
+        self.frontends.len()
+    }
+
+    /// The frontends of a Service port id, in the order of their keys.
+    pub fn frontends_of(&self, service: u32) -> impl Iterator<Item = (&FrontendKey<A>, &Frontend)> {
+        let keys = self.frontends_of.get(&service).into_iter().flatten();
+        keys.filter_map(|key| self.frontends.get(key).map(|frontend| (key, frontend)))
+    }
+
+    /// The entry of a backend id, live or free. All zero where it was never written.
+    pub fn backend(&self, id: u32) -> Backend<A> {
+        self.backends.get(id as usize).copied().unwrap_or_default()
+    }
+
+    /// The live backends, by id.
+    pub fn backends(&self) -> impl Iterator<Item = (u32, &Backend<A>)> {
+        (0..).zip(&self.backends).filter(|(_, backend)| backend.is_live())
+    }
+
+    /// How many live backends there are.
+    pub fn backend_count(&self) -> usize {
+        self.live
+    }
+
+    /// The live backends of a Service port id, by id.
+    pub fn backends_of(&self, service: u32) -> impl Iterator<Item = (u32, &Backend<A>)> {
+        let ids = self.backends_of.get(&service).into_iter().flatten();
+        ids.filter_map(|id| self.backends.get(*id as usize).map(|backend| (*id, backend)))
+    }
+
+    /// The backend ids in a range of slots, as far as it was ever written.
+    pub fn slots(&self, range: Range<u32>) -> &[u32] {
+        let end = (range.end as usize).min(self.slots.len());
+        self.slots.get(range.start as usize..end).unwrap_or_default()
+    }
+
+    /// The Service port ids that frontends or backends refer to.
+    pub(super) fn services(&self) -> impl Iterator<Item = u32> {
+        self.frontends_of.keys().chain(self.backends_of.keys()).copied()
+    }
+}
+
+/// Removes a value from an index, and an empty set with it.
+fn take_out<T: Ord>(index: &mut HashMap<u32, BTreeSet<T>>, service: u32, value: &T) {
+    if let Some(values) = index.get_mut(&service) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(&service);
+        }
+    }
+}
