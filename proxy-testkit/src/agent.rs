@@ -1,0 +1,250 @@
+//! One agent on one node of a lab.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::{Family, Host, eventually};
+use crate::manifest::Service;
+use crate::netns::NsHandle;
+use crate::process::Process;
+use crate::shell;
+use crate::teardown::{self, Undo};
+
+/// How long an agent may take to start, or to take up a change. Far more than it needs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How agents are to be run.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// The binary; by default `$POINTSMAN_AGENT`, or the one built beside the running program.
+    pub binary: Option<PathBuf>,
+    /// More arguments of `run`.
+    pub arguments: Vec<String>,
+}
+
+/// An agent, stopped and cleaned up after on drop.
+#[derive(Debug)]
+pub struct Agent {
+    node: String,
+    ns: NsHandle,
+    binary: PathBuf,
+    pins: PathBuf,
+    manifests: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Process>,
+    /// What agents of this node said that run no more.
+    past: String,
+    // Declared last: the process ends first.
+    _cleanup: Undo,
+}
+
+impl Agent {
+    /// Starts an agent without waiting for it. `pins` names its folder under bpffs.
+    pub fn launch(host: &Host, pins: &str, manifests: &Path, options: AgentOptions) -> Result<Self> {
+        let binary = match options.binary {
+            Some(binary) => binary,
+            None => find_binary()?,
+        };
+        let bpffs = Path::new("/sys/fs/bpf");
+        let kind = nix::sys::statfs::statfs(bpffs).context("cannot look at /sys/fs/bpf")?.filesystem_type();
+        ensure!(kind == nix::sys::statfs::BPF_FS_MAGIC, "no bpffs at {}: run `mount -t bpf bpf {0}`", bpffs.display());
+        let pins = bpffs.join(pins);
+        let cleanup = teardown::register({
+            let (ns, binary, pins) = (host.ns.clone(), binary.clone(), pins.clone());
+            move || clean_up(&ns, &binary, &pins)
+        });
+        let mut agent = Self {
+            node: host.name.clone(),
+            ns: host.ns.clone(),
+            binary,
+            pins,
+            manifests: manifests.to_owned(),
+            arguments: options.arguments,
+            process: None,
+            past: String::new(),
+            _cleanup: cleanup,
+        };
+        agent.start()?;
+        Ok(agent)
+    }
+
+    /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop).
+    pub fn start(&mut self) -> Result<()> {
+        let mut command = self.ns.command(&self.binary);
+        command.arg("run").arg("--manifests").arg(&self.manifests);
+        command.args(["--node-name", &self.node]).arg("--pin-path").arg(&self.pins);
+        command.args(&self.arguments).env("NO_COLOR", "1");
+        self.process = Some(Process::start(command)?);
+        Ok(())
+    }
+
+    /// Waits until it answers and knows the Services of its folder as far as they were there when it started.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        eventually(PATIENCE, || {
+            let process = self.process.as_ref().context("the agent is not running")?;
+            if !process.is_running() {
+                return Ok(None);
+            }
+            ensure!(process.log().contains("ready"), "the agent has not logged that it is ready");
+            self.look_json("frontends").map(Some)
+        })?
+        .map(drop)
+        .with_context(|| format!("the agent of {} ended:\n{}", self.node, self.log()))
+    }
+
+    /// SIGKILL, as in a crash.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.past.push_str(&process.kill());
+        }
+    }
+
+    /// SIGTERM; the kernel goes on forwarding.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(process) = self.process.take() {
+            self.past.push_str(&process.terminate()?);
+        }
+        Ok(())
+    }
+
+    /// `proxy-agent cleanup`.
+    pub fn clean_up(&self) -> Result<String> {
+        shell::run(&mut cleanup_command(&self.ns, &self.binary, &self.pins))
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The agent's binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Its folder under bpffs.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Everything that agents of this node have said.
+    pub fn log(&self) -> String {
+        let present = self.process.as_ref().map(Process::log).unwrap_or_default();
+        format!("{}{present}", self.past)
+    }
+
+    /// One of the commands that look into the maps, as text for people.
+    pub fn look(&self, what: &str) -> Result<String> {
+        shell::run(&mut self.looking(what))
+    }
+
+    /// The same as JSON.
+    pub fn look_json(&self, what: &str) -> Result<Value> {
+        let text = shell::run(self.looking(what).args(["-o", "json"]))?;
+        serde_json::from_str(&text).with_context(|| format!("`{what} -o json` is not JSON: {text}"))
+    }
+
+    fn looking(&self, what: &str) -> Command {
+        let mut command = self.ns.command(&self.binary);
+        command.arg(what).arg("--pin-path").arg(&self.pins).env("NO_COLOR", "1");
+        command
+    }
+
+    /// A pinned map as bpftool dumps it, sorted, so that dumps compare.
+    pub fn dump_map(&self, map: &str) -> Result<Vec<String>> {
+        let path = find_pin(&self.pins, map).with_context(|| format!("no map {map} under {}", self.pins.display()))?;
+        let text = shell::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(path))?;
+        let entries: Vec<Value> = serde_json::from_str(&text).context("bpftool's dump is not JSON")?;
+        let mut lines: Vec<String> = entries.iter().map(Value::to_string).collect();
+        lines.sort();
+        Ok(lines)
+    }
+
+    /// Waits until the maps hold a Service with all its ports and endpoints.
+    pub fn wait_for(&self, service: &Service) -> Result<()> {
+        let expected = if service.is_proxied() { Family::BOTH.len() * service.ports().count() } else { 0 };
+        eventually(PATIENCE, || {
+            let frontends = self.frontends_of(&service.name, "ClusterIP")?;
+            let ready =
+                |frontend: &&Value| frontend["backends"].as_u64() == u64::try_from(service.backend_count()).ok();
+            let found = frontends.iter().filter(ready).count();
+            ensure!(
+                found == expected && (expected > 0 || frontends.is_empty()),
+                "{} has {found} of {expected} frontends of {} with {} backends",
+                self.node,
+                service.name,
+                service.backend_count()
+            );
+            Ok(())
+        })
+        .with_context(|| format!("log of {}:\n{}", self.node, self.log()))
+    }
+
+    /// Waits until the maps hold nothing of a Service.
+    pub fn wait_until_gone(&self, name: &str) -> Result<()> {
+        eventually(PATIENCE, || {
+            let frontends = self.frontends_of(name, "")?;
+            ensure!(frontends.is_empty(), "{} still has {} frontends of {name}", self.node, frontends.len());
+            Ok(())
+        })
+        .with_context(|| format!("log of {}:\n{}", self.node, self.log()))
+    }
+
+    /// The frontends of a Service, of one kind or of all.
+    fn frontends_of(&self, name: &str, kind: &str) -> Result<Vec<Value>> {
+        let frontends = self.look_json("frontends")?;
+        let all = frontends.as_array().context("`frontends -o json` is not a list")?;
+        let service = format!("default/{name}");
+        let ours = |entry: &&Value| {
+            let of_service =
+                entry["service"].as_str().is_some_and(|s| s == service || s.starts_with(&format!("{service}:")));
+            of_service && (kind.is_empty() || entry["kind"] == kind)
+        };
+        Ok(all.iter().filter(ours).cloned().collect())
+    }
+}
+
+fn cleanup_command(ns: &NsHandle, binary: &Path, pins: &Path) -> Command {
+    let mut command = ns.command(binary);
+    command.arg("cleanup").arg("--pin-path").arg(pins);
+    command
+}
+
+fn clean_up(ns: &NsHandle, binary: &Path, pins: &Path) {
+    if !pins.exists() {
+        return;
+    }
+    if let Err(error) = shell::run(&mut cleanup_command(ns, binary, pins)) {
+        eprintln!("{error:#}");
+    }
+    // The lab leaves nothing even where the agent did.
+    let _ = std::fs::remove_dir_all(pins);
+}
+
+/// Finds a pin by name, in the folder or in those below (they carry the layout's version).
+fn find_pin(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
+    let here = entries.iter().find(|path| path.file_name().is_some_and(|file| file == name) && !path.is_dir());
+    here.cloned().or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| find_pin(path, name)))
+}
+
+/// `$POINTSMAN_AGENT`, or the agent in the target folder that the running program was built into.
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("POINTSMAN_AGENT") {
+        return Ok(path.into());
+    }
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let built =
+        program.ancestors().skip(1).take(2).map(|folder| folder.join("proxy-agent")).find(|path| path.is_file());
+    match built {
+        Some(path) => Ok(path),
+        None => bail!(
+            "no agent beside {}: run `cargo build -p proxy-agent`, or name it in POINTSMAN_AGENT",
+            program.display()
+        ),
+    }
+}

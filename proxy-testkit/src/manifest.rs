@@ -1,0 +1,287 @@
+//! The objects that agents are fed: a folder of YAML files, each written at once by rename.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::lab::{Family, Host, Node, Protocol, plan};
+use crate::teardown::{self, Undo};
+
+/// A folder of manifests, removed on drop.
+#[derive(Debug)]
+pub struct Manifests {
+    folder: PathBuf,
+    _undo: Undo,
+}
+
+impl Manifests {
+    /// Makes the folder `name` in the temporary folder.
+    pub fn create(name: &str) -> Result<Self> {
+        let folder = std::env::temp_dir().join(name);
+        let undo = teardown::register({
+            let folder = folder.clone();
+            move || drop(fs::remove_dir_all(folder))
+        });
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder, _undo: undo })
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes one file at once: a watcher never reads half of it.
+    pub fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(file);
+        let draft = self.folder.join(format!(".{file}.draft"));
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes one file.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        let path = self.folder.join(file);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Writes a Service and its EndpointSlices.
+    pub fn publish(&self, service: &Service) -> Result<Published> {
+        let file = format!("{}.yaml", service.name);
+        self.write(&file, &service.to_yaml())?;
+        Ok(Published { path: self.folder.join(file), name: service.name.clone() })
+    }
+
+    /// Writes a Node object.
+    pub(crate) fn publish_node(&self, node: &Node) -> Result<()> {
+        let (host, [range_v4, range_v6]) = (&node.host, node.pod_ranges());
+        let text = format!(
+            "apiVersion: v1
+kind: Node
+metadata:
+  name: {name}
+spec:
+  podCIDR: {range_v4}
+  podCIDRs: [{range_v4}, \"{range_v6}\"]
+status:
+  addresses:
+  - {{type: Hostname, address: {name}}}
+  - {{type: InternalIP, address: {v4}}}
+  - {{type: InternalIP, address: \"{v6}\"}}
+",
+            name = host.name,
+            v4 = host.v4,
+            v6 = host.v6,
+        );
+        self.write(&format!("{}.yaml", host.name), &text)
+    }
+}
+
+/// A Service that is in the folder; dropping this withdraws it.
+#[derive(Debug)]
+#[must_use = "the Service is withdrawn as soon as this is dropped"]
+pub struct Published {
+    path: PathBuf,
+    name: String,
+}
+
+impl Published {
+    /// The Service's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        // Gone already where the test removed it or the whole folder went first.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What kind of Service it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Type {
+    Cluster,
+    Headless,
+    ExternalName(String),
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug)]
+pub struct Port {
+    name: String,
+    protocol: Protocol,
+    port: u16,
+    target: u16,
+    node_port: Option<u16>,
+}
+
+/// A Service in both families and its endpoints.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name, in the namespace `default`.
+    pub name: String,
+    number: u8,
+    kind: Type,
+    ports: Vec<Port>,
+    backends: Vec<Host>,
+}
+
+impl Service {
+    /// A ClusterIP Service at `10.96.0.<number>` and `fd00:10:96::<number>`, without ports and endpoints yet.
+    pub fn new(name: &str, number: u8) -> Self {
+        Self { name: name.into(), number, kind: Type::Cluster, ports: Vec::new(), backends: Vec::new() }
+    }
+
+    /// The same without an address.
+    pub fn headless(mut self) -> Self {
+        self.kind = Type::Headless;
+        self
+    }
+
+    /// The same as a mere alias of a DNS name, with the ClusterIP a former life left behind.
+    pub fn external_name(mut self, name: &str) -> Self {
+        self.kind = Type::ExternalName(name.into());
+        self
+    }
+
+    /// Adds a port that leads to another port of the endpoints.
+    pub fn port(mut self, protocol: Protocol, port: u16, target: u16) -> Self {
+        let name = format!("{}-{port}", lower(protocol));
+        self.ports.push(Port { name, protocol, port, target, node_port: None });
+        self
+    }
+
+    /// Opens the port added last on every node, too.
+    pub fn node_port(mut self, node_port: u16) -> Self {
+        if let Some(port) = self.ports.last_mut() {
+            port.node_port = Some(node_port);
+        }
+        self
+    }
+
+    /// Sets the endpoints.
+    pub fn backends<'a>(mut self, pods: impl IntoIterator<Item = &'a Host>) -> Self {
+        self.backends = pods.into_iter().cloned().collect();
+        self
+    }
+
+    /// Its address of a family.
+    pub fn ip(&self, family: Family) -> IpAddr {
+        let (v4, v6) = plan::service(self.number);
+        match family {
+            Family::V4 => v4.into(),
+            Family::V6 => v6.into(),
+        }
+    }
+
+    /// Its address with a port.
+    pub fn at(&self, family: Family, port: u16) -> std::net::SocketAddr {
+        std::net::SocketAddr::new(self.ip(family), port)
+    }
+
+    /// How many endpoints it has in each family.
+    pub fn backend_count(&self) -> usize {
+        self.backends.len()
+    }
+
+    /// Whether a proxy has to serve it.
+    pub fn is_proxied(&self) -> bool {
+        self.kind == Type::Cluster
+    }
+
+    /// Its ports' protocols and numbers.
+    pub fn ports(&self) -> impl Iterator<Item = (Protocol, u16)> {
+        self.ports.iter().map(|port| (port.protocol, port.port))
+    }
+
+    /// The Service and a slice for each family, as documents of one file.
+    pub fn to_yaml(&self) -> String {
+        let mut text = self.service_yaml();
+        for family in Family::BOTH {
+            text.push_str("---\n");
+            text.push_str(&self.slice_yaml(family));
+        }
+        text
+    }
+
+    fn service_yaml(&self) -> String {
+        let (v4, v6) = plan::service(self.number);
+        let mut text =
+            format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: default\nspec:\n", self.name);
+        match &self.kind {
+            Type::Cluster => {
+                let node_ports = self.ports.iter().any(|port| port.node_port.is_some());
+                let kind = if node_ports { "NodePort" } else { "ClusterIP" };
+                let _ = write!(text, "  type: {kind}\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n");
+            }
+            Type::Headless => text.push_str("  type: ClusterIP\n  clusterIP: None\n  clusterIPs: [None]\n"),
+            Type::ExternalName(name) => {
+                let _ = write!(text, "  type: ExternalName\n  externalName: {name}\n  clusterIP: {v4}\n");
+            }
+        }
+        text.push_str("  ipFamilyPolicy: PreferDualStack\n  ipFamilies: [IPv4, IPv6]\n  ports:\n");
+        for port in &self.ports {
+            let _ = write!(
+                text,
+                "  - {{name: {}, protocol: {}, port: {}, targetPort: {}",
+                port.name,
+                upper(port.protocol),
+                port.port,
+                port.target
+            );
+            if let Some(node_port) = port.node_port {
+                let _ = write!(text, ", nodePort: {node_port}");
+            }
+            text.push_str("}\n");
+        }
+        text
+    }
+
+    fn slice_yaml(&self, family: Family) -> String {
+        let (name, suffix, address_type) = match family {
+            Family::V4 => (&self.name, "v4", "IPv4"),
+            Family::V6 => (&self.name, "v6", "IPv6"),
+        };
+        let mut text = format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-{suffix}\n  namespace: default\n  \
+             labels: {{kubernetes.io/service-name: {name}}}\naddressType: {address_type}\n"
+        );
+        text.push_str(if self.ports.is_empty() { "ports: []\n" } else { "ports:\n" });
+        for port in &self.ports {
+            let protocol = upper(port.protocol);
+            let _ = writeln!(text, "- {{name: {}, protocol: {protocol}, port: {}}}", port.name, port.target);
+        }
+        text.push_str(if self.backends.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
+        for pod in &self.backends {
+            let node = pod.name.chars().nth(3).unwrap_or('1');
+            let _ = write!(
+                text,
+                "- addresses: [\"{}\"]\n  conditions: {{ready: true}}\n  nodeName: node{node}\n  targetRef: {{kind: Pod, namespace: \
+                 default, name: {}}}\n",
+                pod.ip(family),
+                pod.name
+            );
+        }
+        text
+    }
+}
+
+fn lower(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn upper(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}
