@@ -154,14 +154,14 @@ impl Agent {
         command
     }
 
-    /// A pinned map as bpftool dumps it, sorted, so that dumps compare.
-    pub fn dump_map(&self, map: &str) -> Result<Vec<String>> {
-        let path = find_pin(&self.pins, map).with_context(|| format!("no map {map} under {}", self.pins.display()))?;
-        let text = shell::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(path))?;
-        let entries: Vec<Value> = serde_json::from_str(&text).context("bpftool's dump is not JSON")?;
-        let mut lines: Vec<String> = entries.iter().map(Value::to_string).collect();
-        lines.sort();
-        Ok(lines)
+    /// A pinned map as `bpftool -j map dump` prints it.
+    pub fn dump_map(&self, map: &str) -> Result<String> {
+        shell::run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(self.pin_of(map)?))
+    }
+
+    /// Where a map is pinned.
+    pub fn pin_of(&self, map: &str) -> Result<PathBuf> {
+        find_pin(&self.pins, map).with_context(|| format!("no map {map} under {}", self.pins.display()))
     }
 
     /// Waits until the maps hold a Service with all its ports and endpoints.

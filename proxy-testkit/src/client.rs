@@ -41,6 +41,11 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Connects within a time of one's own choice and says nothing: for tests that expect no answer.
+pub fn knock(to: SocketAddr, patience: Duration) -> io::Result<()> {
+    TcpStream::connect_timeout(&to, patience).map(drop)
+}
+
 /// Connects and reads who is there.
 pub fn ask_tcp(to: SocketAddr) -> io::Result<Answer> {
     let mut text = String::new();

@@ -1,0 +1,127 @@
+//! Endpoints and Services that come and go while traffic flows.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use proxy_testkit::client::{self, Burst};
+use proxy_testkit::lab::{Family, Host, Protocol};
+
+use crate::common::{STREAM, TCP, UDP, standard, tally, usual, who};
+
+#[test]
+fn a_backend_that_is_added_is_used() {
+    let lab = standard();
+    let small = usual("growing", 50, [&lab.node1.a]);
+    let _published = lab.publish(&small).unwrap();
+    let grown = usual("growing", 50, [&lab.node1.a, &lab.node2.a]);
+    let _published_again = lab.publish(&grown).unwrap();
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            // One of two is missed by chance in 40 tries once in 5 * 10^11.
+            let answers = lab.node1.b.ask_many(protocol, grown.at(family, who(protocol)), 40).unwrap();
+            let reached = tally(answers.iter().map(|answer| answer.pod.as_str()));
+            assert_eq!(reached.keys().copied().collect::<Vec<_>>(), ["pod1a", "pod2a"]);
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_is_removed_gets_nothing_new_and_keeps_what_it_has() {
+    let lab = standard();
+    let from = &lab.node1.c;
+    for family in Family::BOTH {
+        let leaving = usual("leaving", 51, [&lab.node2.b]);
+        let _first = lab.publish(&leaving).unwrap();
+        let mut held = from.inside(|| client::connect(leaving.at(family, STREAM))).unwrap();
+        let mut echo = |word: &[u8]| {
+            held.write_all(word).unwrap();
+            let mut back = vec![0u8; word.len()];
+            held.read_exact(&mut back).unwrap();
+            assert_eq!(back, word);
+        };
+        echo(b"before");
+        let talking = from.inside(|| client::connect_udp(leaving.at(family, UDP))).unwrap();
+        assert_eq!(client::ask_again(&talking).unwrap().pod, "pod2b");
+
+        let left = usual("leaving", 51, [&lab.node1.b]);
+        let _second = lab.publish(&left).unwrap();
+        for protocol in Protocol::BOTH {
+            let answers = from.ask_many(protocol, left.at(family, who(protocol)), 20).unwrap();
+            assert!(answers.iter().all(|answer| answer.pod == "pod1b"), "{answers:?}");
+        }
+        echo(b"the established connection goes on");
+        // The same UDP socket, so the same flow: its backend left the Service.
+        assert_eq!(client::ask_again(&talking).unwrap().pod, "pod1b", "{family:?}: UDP went on to a removed backend");
+
+        let nobody = usual("leaving", 51, []);
+        let _third = lab.publish(&nobody).unwrap();
+        echo(b"even when nobody is left");
+        let refused = client::ask_again(&talking).unwrap_err();
+        assert_eq!(client::describe(&refused), "ECONNREFUSED", "{family:?}: UDP");
+    }
+}
+
+#[test]
+fn a_service_that_is_removed_answers_no_more() {
+    let lab = standard();
+    let gone = usual("gone", 52, [&lab.node1.a]).node_port(30082);
+    let published = lab.publish(&gone).unwrap();
+    for family in Family::BOTH {
+        assert!(lab.node1.b.ask(Protocol::Tcp, gone.at(family, TCP)).is_ok());
+        assert!(lab.node2.b.ask(Protocol::Tcp, gone.at(family, TCP)).is_ok());
+    }
+    lab.withdraw(published).unwrap();
+    for family in Family::BOTH {
+        for from in [&lab.node1.b, &lab.node2.b] {
+            let patience = Duration::from_millis(300);
+            assert!(from.inside(|| client::knock(gone.at(family, TCP), patience)).is_err());
+        }
+        // The port is the node's own again: its kernel refuses.
+        let error = lab.client.ask(Protocol::Tcp, lab.node1.host.at(family, 30082)).unwrap_err();
+        assert_eq!(client::describe(&error), "ECONNREFUSED");
+    }
+}
+
+#[test]
+fn no_connection_is_lost_while_endpoints_change() {
+    let lab = standard();
+    let (one, two) = (&lab.node1, &lab.node2);
+    let all = [&one.a, &one.b, &two.a];
+    let service = usual("busy", 53, all);
+    let mut published = vec![lab.publish(&service).unwrap()];
+    let stop = AtomicBool::new(false);
+    let bursts: Vec<(String, Burst)> = thread::scope(|scope| {
+        let (stop, service) = (&stop, &service);
+        let clients: Vec<_> = [(&one.c, Family::V4), (&two.c, Family::V6)]
+            .into_iter()
+            .map(|(from, family)| {
+                scope.spawn(move || (from.name.clone(), ask_until(stop, from, service.at(family, TCP))))
+            })
+            .collect();
+        for _ in 0..10 {
+            for backends in [vec![&one.a], vec![&one.b, &two.a], all.to_vec()] {
+                published.push(lab.publish(&usual("busy", 53, backends)).unwrap());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    for (name, burst) in bursts {
+        println!("{name}: {burst:?} over 30 changes");
+        assert!(burst.failed.is_empty() && burst.total() > 0, "{name}: {burst:?}");
+    }
+}
+
+fn ask_until(stop: &AtomicBool, from: &Host, to: SocketAddr) -> Burst {
+    let work = || {
+        let mut burst = Burst::default();
+        while !stop.load(Ordering::Relaxed) {
+            burst.count(&client::ask_tcp(to));
+        }
+        burst
+    };
+    from.ns.run(work).unwrap()
+}
