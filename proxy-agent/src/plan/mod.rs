@@ -53,3 +53,6 @@ impl Plan {
         !self.full.is_empty() && !self.ops.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

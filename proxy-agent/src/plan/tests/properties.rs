@@ -1,0 +1,220 @@
+//! What holds for every plan.
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proxy_common::maps::{Backend, Frontend, FrontendKind, ServiceName};
+
+use super::*;
+use crate::model::DesiredBackend;
+use crate::object::{ObjectName, Protocol};
+
+/// The Service ports that worlds are made of: TCP and UDP, IPv4 and IPv6.
+fn service_port(index: usize) -> ServicePort {
+    ServicePort {
+        service: ObjectName::new("default", format!("s{index}")),
+        port_name: String::new(),
+        port: 80,
+        protocol: if index == 2 { Protocol::Udp } else { Protocol::Tcp },
+        family: if index >= 4 { Family::V6 } else { Family::V4 },
+    }
+}
+
+fn address(family: Family, last: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([10, 0, 0, last]),
+        Family::V6 => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]),
+    }
+}
+
+/// A state to be reached. Each address has one owner, who has some backends; from one world to the next,
+/// addresses go over from one Service port to another.
+fn world() -> impl Strategy<Value = Desired> {
+    let owners = btree_map(0..8_u8, (0..6_usize, any::<bool>()), 0..8);
+    let backends = vec(btree_map(0..6_u8, any::<bool>(), 0..5), 6);
+    (owners, backends).prop_map(|(owners, backends)| {
+        let mut desired = Desired::default();
+        for (last, (owner, is_node)) in owners {
+            let port = service_port(owner);
+            let family = port.family;
+            let entry = desired.ports.entry(port).or_default();
+            let kind = if is_node { FrontendKind::NodePort } else { FrontendKind::ClusterIp };
+            entry.frontends.insert((address(family, last), 80), kind);
+            entry.backends = backends[owner]
+                .iter()
+                .map(|(last, local)| {
+                    let at = SocketAddr::new(address(family, 100 + last), 8080);
+                    (at, DesiredBackend { local: *local })
+                })
+                .collect();
+        }
+        desired
+    })
+}
+
+fn narrow() -> impl Strategy<Value = Capacities> {
+    (1..8_u32, 1..8_u32, 1..12_u32, 1..14_u32).prop_map(|(services, frontends, backends, slots)| Capacities {
+        services,
+        frontends,
+        backends,
+        slots,
+    })
+}
+
+/// What makes a backend the same one: Service port, address and port.
+type Identity<A> = (u32, A, [u8; 2]);
+
+/// The identity and the generation of every live backend.
+fn backends<A: PlanFamily>(realized: &Realized) -> BTreeMap<u32, (Identity<A>, u32)> {
+    let live = A::tables(realized).backends();
+    live.map(|(id, b)| (id, ((b.service, b.addr, b.port), b.generation))).collect()
+}
+
+proptest! {
+    #[test]
+    fn worlds_follow_each_other_without_a_wrong_state_between(worlds in vec(world(), 1..6)) {
+        let mut realized = Realized::default();
+        for world in worlds {
+            let before = realized.clone();
+            let todo = plan(&world, &realized, &ROOMY);
+            prop_assert!(todo.full.is_empty());
+            carry_out(&mut realized, &todo.ops);
+            prop_assert_eq!(&read_all(&realized), &world);
+
+            // What a packet may be reading is not written to.
+            let (v4, v6) = (used_slots::<Ipv4>(&before), used_slots::<Ipv6>(&before));
+            for op in &todo.ops {
+                match op {
+                    Op::V4(FamilyOp::SetSlot { index, .. }) => prop_assert!(!v4.contains(index)),
+                    Op::V6(FamilyOp::SetSlot { index, .. }) => prop_assert!(!v6.contains(index)),
+                    _ => {}
+                }
+            }
+            // Who stays a backend keeps id and generation; who takes an id over has another generation.
+            let (old, new) = (backends::<Ipv4>(&before), backends::<Ipv4>(&realized));
+            for (id, (identity, generation)) in &new {
+                match old.get(id) {
+                    Some((before, same)) if before == identity => prop_assert_eq!(same, generation),
+                    Some((_, used)) => prop_assert_ne!(used, generation),
+                    None => prop_assert!(!old.values().any(|(before, _)| before == identity)),
+                }
+            }
+            // A plan of what is there does nothing.
+            prop_assert_eq!(plan(&world, &realized, &ROOMY), super::super::Plan::default());
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_for_exactly_the_service_ports_that_change(from in world(), to in world()) {
+        let mut realized = Realized::default();
+        carry_out(&mut realized, &plan(&from, &Realized::default(), &ROOMY).ops);
+        let told: Vec<_> = plan(&to, &realized, &ROOMY).changes.into_iter().map(|change| change.port).collect();
+        let both = from.ports.keys().chain(to.ports.keys()).collect::<BTreeSet<_>>();
+        let differ = both.into_iter().filter(|port| from.ports.get(port) != to.ports.get(port)).cloned();
+        let (told_once, count) = (told.iter().cloned().collect::<BTreeSet<_>>(), told.len());
+        prop_assert_eq!(told_once.len(), count);
+        prop_assert_eq!(told_once, differ.collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn a_restart_at_any_point_goes_on_from_there(
+        from in world(), to in world(), crash in any::<Index>(), order in any::<u64>(),
+    ) {
+        let mut realized = Realized::default();
+        carry_out(&mut realized, &plan(&from, &Realized::default(), &ROOMY).ops);
+        let todo = plan(&to, &realized, &ROOMY);
+        let done = crash.index(todo.ops.len() + 1);
+        carry_out(&mut realized, &todo.ops[..done]);
+
+        let mut entries = entries(&realized);
+        let middle = usize::try_from(order).unwrap_or(0) % entries.len().max(1);
+        entries.rotate_left(middle);
+        let mut restarted = Realized::default();
+        entries.iter().for_each(|entry| restarted.apply(entry));
+        if done == todo.ops.len() {
+            prop_assert!(plan(&to, &restarted, &ROOMY).ops.is_empty(), "all was right already");
+        }
+        let todo = plan(&to, &restarted, &ROOMY);
+        carry_out(&mut restarted, &todo.ops);
+        prop_assert_eq!(read_all(&restarted), to);
+    }
+
+    #[test]
+    fn full_maps_stop_nobody_else(worlds in vec(world(), 1..5), capacities in narrow()) {
+        let mut realized = Realized::default();
+        for world in worlds {
+            let mut rounds = 0;
+            let full = loop {
+                let before = realized.clone();
+                let todo = plan(&world, &realized, &capacities);
+                carry_out(&mut realized, &todo.ops);
+                for full in &todo.full {
+                    prop_assert_eq!(full.known, before.id(&full.port).is_some());
+                    prop_assert_eq!(before.id(&full.port), realized.id(&full.port));
+                    let (had, has) = (read(&before, &full.port), read(&realized, &full.port));
+                    if !has.frontends.is_empty() {
+                        prop_assert_eq!(had.backends, has.backends);
+                    }
+                    // But for what another Service port owns now, the frontends are the former ones.
+                    let claimed = |at: &(IpAddr, u16)| world.ports.iter().any(|(port, want)| {
+                        *port != full.port && port.protocol == full.port.protocol && want.frontends.contains_key(at)
+                    });
+                    for (at, kind) in had.frontends {
+                        prop_assert!(claimed(&at) || has.frontends.get(&at) == Some(&kind));
+                    }
+                }
+                if !todo.may_make_room() {
+                    break todo.full.into_iter().map(|full| full.port).collect::<BTreeSet<_>>();
+                }
+                rounds += 1;
+                prop_assert!(rounds < 20, "never ends");
+            };
+            for (port, want) in world.ports.iter().filter(|(port, _)| !full.contains(port)) {
+                prop_assert_eq!(&read(&realized, port), want);
+            }
+            prop_assert!(realized.v4().frontend_count() <= capacities.frontends as usize);
+            prop_assert!(realized.v4().backends().all(|(id, _)| id > 0 && id < capacities.backends));
+            prop_assert!(realized.services().all(|(id, _)| id > 0 && id < capacities.services));
+            prop_assert!(used_slots::<Ipv4>(&realized).iter().all(|slot| *slot < capacities.slots));
+        }
+    }
+
+    #[test]
+    fn any_damage_is_repaired(from in world(), to in world(), damage in vec(damage(), 0..12)) {
+        let mut realized = Realized::default();
+        carry_out(&mut realized, &plan(&from, &Realized::default(), &ROOMY).ops);
+        damage.iter().for_each(|op| realized.apply(op));
+        // What was damaged may need its id or key cleared before it is right.
+        for _ in 0..2 {
+            for op in plan(&to, &realized, &ROOMY).ops {
+                realized.apply(&op);
+            }
+        }
+        assert_consistent(&realized);
+        prop_assert_eq!(read_all(&realized), to.clone());
+        prop_assert_eq!(plan(&to, &realized, &ROOMY), super::super::Plan::default());
+    }
+}
+
+/// One entry overwritten by anything.
+fn damage() -> impl Strategy<Value = Op> {
+    let name = (1..9_u32, 0..8_usize).prop_map(|(id, of)| {
+        let name = match of {
+            6 => ServiceName { family: 9, ..ServiceName::from(&service_port(0)) },
+            7 => super::super::name::FREE,
+            of => ServiceName::from(&service_port(of)),
+        };
+        Op::SetService { id, name: Box::new(name) }
+    });
+    let backend = (1..12_u32, 0..6_u8, 0..4_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
+        let addr = Ipv4([10, 0, 0, 100 + last]);
+        let backend = Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, zero: 0 };
+        Op::V4(FamilyOp::SetBackend { id, backend })
+    });
+    let slot = (0..12_u32, 0..12_u32).prop_map(|(index, backend)| Op::V4(FamilyOp::SetSlot { index, backend }));
+    let frontend = (0..8_u8, 0..9_u32, 0..12_u32, 0..4_u32, 0..4_u8).prop_map(|(last, service, first, count, kind)| {
+        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
+        Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend { service, first, count, kind, ..Frontend::default() } })
+    });
+    prop_oneof![name, backend, slot, frontend]
+}
