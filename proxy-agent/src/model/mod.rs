@@ -105,3 +105,6 @@ pub struct NodeView {
     /// Addresses found on its devices. Those of its Node object are added to them.
     pub addresses: BTreeSet<IpAddr>,
 }
+
+#[cfg(test)]
+mod tests;

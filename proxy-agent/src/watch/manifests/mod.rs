@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::event::{Event, EventSender};
+use crate::object::{Object, Problem};
 use folder::{Changes, scan};
 use reconcile::Reconciler;
 
@@ -81,4 +82,16 @@ impl Manifests {
             }
         }
     }
+}
+
+/// The objects of one text, in their order, and what is wrong with it, at its lines. For tools and tests.
+pub fn read_text(text: &str) -> (Vec<Object>, Vec<Problem>) {
+    let parsed = parse::parse(text);
+    let problem = |broken: parse::Broken| Problem {
+        place: Some(format!("line {}", broken.line)),
+        object: broken.object,
+        message: broken.message,
+    };
+    let objects = parsed.objects.into_iter().map(|found| found.object).collect();
+    (objects, parsed.broken.into_iter().map(problem).collect())
 }
