@@ -7,13 +7,13 @@ use core::fmt;
 
 use crate::maps::plain_address;
 
-/// An IPv4 address, in network order.
-#[repr(transparent)]
+/// An IPv4 address, in network order. Aligned, so that BPF copies words and not bytes.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
 pub struct Ipv4(pub [u8; 4]);
 
-/// An IPv6 address, in network order.
-#[repr(transparent)]
+/// An IPv6 address, in network order. Aligned, so that BPF copies words and not bytes.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
 pub struct Ipv6(pub [u8; 16]);
 
@@ -31,19 +31,17 @@ impl Eq for Ipv4 {}
 impl PartialEq for Ipv6 {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        self.halves() == other.halves()
+        let ([a, b], [c, d]) = (self.halves(), other.halves());
+        (a ^ c) | (b ^ d) == 0
     }
 }
 impl Eq for Ipv6 {}
 
 impl Ipv6 {
     #[inline(always)]
-    fn halves(self) -> (u64, u64) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        (
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        )
+    fn halves(self) -> [u64; 2] {
+        // A cast of the whole: taken apart into bytes, an address would fill 16 places of BPF's small stack.
+        bytemuck::cast(self.0)
     }
 }
 
@@ -74,6 +72,9 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// Protocol number of this family's ICMP.
     const ICMP: u8;
 
+    /// What fills up a map type that ends 4 bytes short with an IPv6 address, and does not with an IPv4 one.
+    type Fill: Copy + Eq + Default + Ord + core::hash::Hash + fmt::Debug + bytemuck::Pod;
+
     /// Sum of the address's 16-bit words, unfolded, in the machine's order (RFC 1071).
     fn sum(self) -> u32;
 
@@ -91,6 +92,7 @@ impl Address for Ipv4 {
     const DST: usize = 16;
     const HEADER_CHECKSUM: Option<usize> = Some(10);
     const ICMP: u8 = 1;
+    type Fill = [u8; 0];
 
     #[inline(always)]
     fn sum(self) -> u32 {
@@ -106,10 +108,11 @@ impl Address for Ipv6 {
     const DST: usize = 24;
     const HEADER_CHECKSUM: Option<usize> = None;
     const ICMP: u8 = 58;
+    type Fill = [u8; 4];
 
     #[inline(always)]
     fn sum(self) -> u32 {
-        let (high, low) = self.halves();
+        let [high, low] = self.halves();
         let words = |half: u64| {
             ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32
         };

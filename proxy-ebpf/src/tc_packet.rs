@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
+use bytemuck::Pod;
 use proxy_common::datapath::{Packet, TransportChange};
 
 use crate::maps::CSUM_IPV6;
@@ -29,7 +30,8 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
         let packet = Self { ctx };
-        let linear = ctx.data_end().wrapping_sub(ctx.data()) as u32;
+        let (data, end) = bounds(ctx);
+        let linear = end.wrapping_sub(data) as u32;
         let wanted = READABLE.min(ctx.len());
         if linear < wanted {
             // SAFETY: the context is the hook's own. A failure leaves the headers unreadable: not ours.
@@ -43,14 +45,15 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
         self.ctx.skb.skb
     }
 
-    /// Address of `N` bytes at `offset`, if the packet has them.
+    /// Where a value stands in the packet, if the packet is long enough.
     #[inline(always)]
-    fn bytes<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
-        let start = self.ctx.data() + L2 + (offset & OFFSETS);
-        if start + N > self.ctx.data_end() {
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let (data, end) = bounds(self.ctx);
+        let start = data + L2 + (offset & OFFSETS);
+        if start + size_of::<T>() > end {
             return None;
         }
-        Some(start as *mut [u8; N])
+        Some(start as *mut T)
     }
 }
 
@@ -61,15 +64,15 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
     }
 
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // SAFETY: `bytes` has compared the end with the packet's; arrays of bytes have no alignment.
-        self.bytes(offset).map(|bytes| unsafe { *bytes })
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `at` has compared the value's end with the packet's; any bytes are a value of a Pod.
+        self.at::<T>(offset).map(|value| unsafe { value.read_unaligned() })
     }
 
     #[inline(always)]
-    fn store<const N: usize>(&mut self, offset: usize, value: [u8; N]) -> Option<()> {
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()> {
         // SAFETY: as in `load`; the kernel unshares the buffer before a program that writes to it runs.
-        self.bytes(offset).map(|bytes| unsafe { *bytes = value })
+        self.at::<T>(offset).map(|place| unsafe { place.write_unaligned(value) })
     }
 
     #[inline(always)]
@@ -136,11 +139,26 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
     }
 }
 
+/// Where the readable part of the packet begins and ends.
+///
+/// Read anew each time: a helper may have moved the packet, and the compiler must not hand these two to a
+/// function as the plain numbers that it takes them for.
+#[inline(always)]
+fn bounds(ctx: &TcContext) -> (usize, usize) {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the hook's own.
+    unsafe {
+        let data = (&raw const (*skb).data).read_volatile();
+        let end = (&raw const (*skb).data_end).read_volatile();
+        (data as usize, end as usize)
+    }
+}
+
 /// Exchanges the Ethernet addresses, so that the packet goes back to who sent it.
 #[inline(always)]
 pub fn swap_ethernet(ctx: &TcContext) -> Option<()> {
-    let start = ctx.data();
-    if start + crate::ETHERNET > ctx.data_end() {
+    let (start, end) = bounds(ctx);
+    if start + crate::ETHERNET > end {
         return None;
     }
     let addresses = start as *mut [[u8; 6]; 2];

@@ -2,10 +2,9 @@
 
 use super::flow::Idle;
 use super::masquerade::random_port;
-use super::parse::Parsed;
 use super::{Env, Family, StoreError, StoreMode, Tuple};
 use crate::maps::{
-    Backend, DeviceRole, DropReason, Flow, FlowSide, FlowState, Frontend, FrontendKind, TCP,
+    Backend, DeviceRole, DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, FrontendKind, TCP,
 };
 
 /// How often a look-up is repeated that met the maps in the middle of a change.
@@ -25,62 +24,45 @@ pub(super) enum Opening {
     Failed(DropReason),
 }
 
-/// Looks for a frontend, chooses a backend, stores the flow, and writes into `to` what the packet is to become.
-#[inline(never)]
-pub(super) fn open<A: Family, E: Env<A>>(
-    env: &mut E,
-    parsed: &Parsed<A>,
-    length: u32,
-    to: &mut Tuple<A>,
-) -> Opening {
-    let tuple = &parsed.tuple;
-    let (frontend, id, backend) = match choose(env, tuple) {
-        Ok(chosen) => chosen,
-        Err(opening) => return opening,
-    };
-    let is_masqueraded = needs_masquerade(env, tuple, &frontend, &backend);
+/// Looks for a frontend, chooses a backend, stores the flow.
+#[inline(always)]
+pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Opening {
+    let proto = tuple.proto;
+    // Everything below speaks of the flow, and no longer of the tuple: the stack has room for one of them.
     let mut flow = Flow {
         client: tuple.src,
         frontend: tuple.dst,
-        backend: backend.addr,
-        masquerade: A::default(),
         client_port: tuple.src_port,
-        stack_port: tuple.src_port,
         frontend_port: tuple.dst_port,
-        backend_port: backend.port,
-        masquerade_port: [0; 2],
-        state: if tuple.proto == TCP { FlowState::SYN } else { 0 },
-        flags: if is_masqueraded { Flow::<A>::MASQUERADE } else { 0 },
-        service: frontend.service,
-        backend_id: id,
-        generation: backend.generation,
-        seen: env.now(),
+        stack_port: tuple.src_port,
+        state: if proto == TCP { FlowState::SYN } else { 0 },
+        ..Flow::default()
     };
-    to.dst = backend.addr;
-    to.dst_port = backend.port;
-    if let Err(reason) = store(env, tuple, &mut flow, to) {
-        return Opening::Failed(reason);
+    match choose(env, &mut flow, proto) {
+        Ok(()) => {}
+        Err(opening) => return opening,
     }
-    env.count(frontend.service, |counters| {
-        counters.flows += 1;
-        counters.packets += 1;
-        counters.bytes += u64::from(length);
-    });
-    Opening::Opened
+    let now = env.now();
+    (flow.began, flow.seen) = (now, now);
+    match store(env, &mut flow, proto) {
+        Ok(()) => {
+            env.count(flow.service, |counters| counters.flows += 1);
+            Opening::Opened
+        }
+        Err(reason) => Opening::Failed(reason),
+    }
 }
 
-/// A backend for a packet of no flow.
+/// Chooses the flow's backend.
 ///
 /// The agent may switch a frontend to another range of slots between two look-ups here. A backend that is
 /// gone or serves another Service port tells so, and the look-ups are made again.
 #[inline(always)]
-fn choose<A: Family, E: Env<A>>(
-    env: &mut E,
-    tuple: &Tuple<A>,
-) -> Result<(Frontend, u32, Backend<A>), Opening> {
+fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), Opening> {
     let random = env.random();
+    let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
     for _ in 0..LOOKUPS {
-        let Some(frontend) = env.frontend(&tuple.frontend_key()) else {
+        let Some(frontend) = env.frontend(&key) else {
             return Err(Opening::NoFrontend);
         };
         if frontend.count == 0 {
@@ -92,10 +74,19 @@ fn choose<A: Family, E: Env<A>>(
         let Some(id) = env.slot(frontend.first.wrapping_add(index)) else {
             continue;
         };
-        if let Some(backend) = env.backend(id) {
-            if backend.is_live() && backend.service == frontend.service {
-                return Ok((frontend, id, backend));
+        let Some(backend) = env.backend(id) else {
+            continue;
+        };
+        if backend.is_live() && backend.service == frontend.service {
+            flow.backend = backend.addr;
+            flow.backend_port = backend.port;
+            flow.backend_id = id;
+            flow.generation = backend.generation;
+            flow.service = frontend.service;
+            if needs_masquerade(env, &flow.client, frontend.kind, &backend) {
+                flow.flags = Flow::<A>::MASQUERADE;
             }
+            return Ok(());
         }
     }
     Err(Opening::Failed(DropReason::BackendMissing))
@@ -110,19 +101,14 @@ fn choose<A: Family, E: Env<A>>(
 /// A backend on this node answers through this node anyway, so an outside client keeps its address: here
 /// kube-proxy would masquerade.
 #[inline(always)]
-fn needs_masquerade<A: Family, E: Env<A>>(
-    env: &E,
-    tuple: &Tuple<A>,
-    frontend: &Frontend,
-    backend: &Backend<A>,
-) -> bool {
-    if backend.addr == tuple.src {
+fn needs_masquerade<A: Family, E: Env<A>>(env: &E, client: &A, kind: u8, backend: &Backend<A>) -> bool {
+    if backend.addr == *client {
         return true;
     }
     if backend.is_local() {
         return false;
     }
-    if frontend.kind != FrontendKind::ClusterIp as u8 {
+    if kind != FrontendKind::ClusterIp as u8 {
         return true;
     }
     env.device().is_some_and(|device| device.role == DeviceRole::Uplink as u8)
@@ -130,26 +116,24 @@ fn needs_masquerade<A: Family, E: Env<A>>(
 
 /// Stores the flow on the client's side and in the stack, under another source port if it must be.
 #[inline(always)]
-fn store<A: Family, E: Env<A>>(
-    env: &mut E,
-    tuple: &Tuple<A>,
-    flow: &mut Flow<A>,
-    to: &mut Tuple<A>,
-) -> Result<(), DropReason> {
+fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), DropReason> {
+    let mut key = flow.key(FlowSide::Stack, proto);
     let mut is_stored = false;
     for _ in 0..PORT_PROBES {
-        to.src_port = flow.stack_port;
-        if store_in_stack(env, to, flow)? {
+        if store_in_stack(env, &key, flow)? {
             is_stored = true;
             break;
         }
         flow.stack_port = random_port(env.random());
+        key.near_port = flow.stack_port;
     }
     if !is_stored {
         return Err(DropReason::PortClash);
     }
-    if env.store_flow(&tuple.as_request(FlowSide::Client), flow, StoreMode::Overwrite).is_err() {
-        env.delete_flow(&to.as_request(FlowSide::Stack));
+    key = flow.key(FlowSide::Client, proto);
+    if env.store_flow(&key, flow, StoreMode::Overwrite).is_err() {
+        key = flow.key(FlowSide::Stack, proto);
+        env.delete_flow(&key);
         return Err(DropReason::FlowTable);
     }
     Ok(())
@@ -159,28 +143,24 @@ fn store<A: Family, E: Env<A>>(
 #[inline(always)]
 fn store_in_stack<A: Family, E: Env<A>>(
     env: &mut E,
-    to: &Tuple<A>,
+    key: &FlowKey<A>,
     flow: &Flow<A>,
 ) -> Result<bool, DropReason> {
-    let key = to.as_request(FlowSide::Stack);
-    match env.store_flow(&key, flow, StoreMode::New) {
+    match env.store_flow(key, flow, StoreMode::New) {
         Ok(()) => return Ok(true),
         Err(StoreError::Full) => return Err(DropReason::FlowTable),
         Err(StoreError::Exists) => {}
     }
-    let is_free = match env.flow(&key) {
-        Some(old) => {
-            let is_same = old.frontend == flow.frontend
-                && old.frontend_port == flow.frontend_port
-                && old.client_port == flow.client_port;
-            is_same || Idle::since(old, flow.seen).is_over(to.proto, old.state)
-        }
-        None => true,
-    };
+    let is_free = env.flow(key).is_none_or(|old| {
+        let is_same = old.frontend == flow.frontend
+            && old.frontend_port == flow.frontend_port
+            && old.client_port == flow.client_port;
+        is_same || Idle::since(old, flow.seen).is_over(key.proto, old.state)
+    });
     if !is_free {
         return Ok(false);
     }
-    match env.store_flow(&key, flow, StoreMode::Overwrite) {
+    match env.store_flow(key, flow, StoreMode::Overwrite) {
         Ok(()) => Ok(true),
         Err(_) => Err(DropReason::FlowTable),
     }

@@ -1,30 +1,68 @@
 //! Packets that leave through a device: replies to clients, and requests that are to be masqueraded.
 
 use super::flow;
-use super::masquerade::masquerade;
-use super::parse::{Parsed, parse};
-use super::rewrite::rewrite;
-use super::{Env, Family, Packet, Tuple, Verdict};
+use super::masquerade::{Masquerade, allocate, masquerade};
+use super::parse::{Parsed, parse, parse_error};
+use super::rewrite::{rewrite, rewrite_error};
+use super::{Env, Family, Packet, Step, Tuple, Verdict};
 use crate::maps::{DropReason, FlowSide};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
 /// its flow asks for that.
 #[inline(always)]
 pub fn egress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    match translate::<A, E, P>(packet, env) {
+        Step::Done(verdict) => verdict,
+        Step::Other => error::<A, E, P>(packet, env),
+        Step::Slow => match begin_masquerade::<A, E, P>(packet, env) {
+            Ok(()) => match translate::<A, E, P>(packet, env) {
+                Step::Done(verdict) => verdict,
+                // The flow was evicted in between.
+                Step::Slow | Step::Other => Verdict::Drop(DropReason::FlowTable),
+            },
+            Err(reason) => Verdict::Drop(reason),
+        },
+    }
+}
+
+/// TCP and UDP packets of a flow that is there. [`Step::Slow`] where it is yet to be masqueraded.
+#[inline(never)]
+fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Step {
     let Some(parsed) = parse::<A, P>(packet) else {
-        return Verdict::Pass;
+        return Step::Other;
     };
     let mut to = parsed.tuple;
     if !undo_dnat(env, &parsed, packet.len(), &mut to) {
-        match masquerade(env, &parsed, &mut to) {
-            Ok(true) => {}
-            Ok(false) => return Verdict::Pass,
-            Err(reason) => return Verdict::Drop(reason),
+        match masquerade(env, &parsed.tuple, &mut to) {
+            Masquerade::NotAsked => return Step::Done(Verdict::Pass),
+            Masquerade::Yet => return Step::Slow,
+            Masquerade::Known => {}
         }
     }
-    match rewrite(packet, &parsed, &to) {
-        Some(()) => Verdict::Translated,
-        None => Verdict::Drop(DropReason::Rewrite),
+    Step::Done(rewrite(packet, &parsed, &to))
+}
+
+/// ICMP errors about packets of a flow.
+#[inline(never)]
+fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    let Some(parsed) = parse_error::<A, P>(packet) else {
+        return Verdict::Pass;
+    };
+    let mut to = parsed.tuple;
+    if undo_dnat(env, &parsed, packet.len(), &mut to)
+        || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known
+    {
+        return rewrite_error(packet, &parsed, &to);
+    }
+    Verdict::Pass
+}
+
+/// The first packet of a flow that leaves the node under another address.
+#[inline(never)]
+fn begin_masquerade<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Result<(), DropReason> {
+    match parse::<A, P>(packet) {
+        Some(parsed) => allocate(env, &parsed.tuple),
+        None => Ok(()),
     }
 }
 
@@ -32,7 +70,7 @@ pub fn egress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> V
 #[inline(always)]
 fn undo_dnat<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
     let now = env.now();
-    let news = flow::backend_state(parsed.kind);
+    let news = flow::backend_state(parsed);
     let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Stack)) else {
         return false;
     };

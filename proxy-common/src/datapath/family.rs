@@ -34,12 +34,6 @@ pub trait Family: Address {
     /// poison the client's routes.
     fn is_error(icmp_type: u8) -> bool;
 
-    /// Copies out an address.
-    fn load<P: Packet>(packet: &P, at: usize) -> Option<Self>;
-
-    /// Overwrites an address.
-    fn store<P: Packet>(self, packet: &mut P, at: usize) -> Option<()>;
-
     /// Writes the IP header of an answer of our own, `header` bytes long with padding for options, before
     /// `length` bytes of payload.
     fn write_answer_header<P: Packet>(
@@ -59,30 +53,21 @@ impl Family for Ipv4 {
 
     #[inline(always)]
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>> {
-        let header: [u8; 20] = packet.load(at)?;
-        let [version_ihl, _, _, _, _, _, frag_high, frag_low, _, proto, _, _, a, b, c, d, e, f, g, h] = header;
+        let [version_ihl, _, _, _, _, _, frag_high, frag_low, _, proto, _, _]: [u8; 12] = packet.load(at)?;
         let ihl = usize::from(version_ihl & 0x0f) * 4;
         let is_first = u16::from_be_bytes([frag_high, frag_low]) & 0x1fff == 0;
         if version_ihl >> 4 != 4 || ihl < Self::HEADER || !is_first {
             return None;
         }
-        Some(IpHeader { src: Self([a, b, c, d]), dst: Self([e, f, g, h]), proto, next: at + ihl })
+        let src = packet.load(at + Self::SRC)?;
+        let dst = packet.load(at + Self::DST)?;
+        Some(IpHeader { src, dst, proto, next: at + ihl })
     }
 
     #[inline(always)]
     fn is_error(icmp_type: u8) -> bool {
         // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
         matches!(icmp_type, 3 | 4 | 11 | 12)
-    }
-
-    #[inline(always)]
-    fn load<P: Packet>(packet: &P, at: usize) -> Option<Self> {
-        packet.load(at).map(Self)
-    }
-
-    #[inline(always)]
-    fn store<P: Packet>(self, packet: &mut P, at: usize) -> Option<()> {
-        packet.store(at, self.0)
     }
 
     #[inline(always)]
@@ -108,15 +93,15 @@ impl Family for Ipv4 {
         sum.add_address(answer.dst);
         packet.store(0, words[0])?;
         packet.store(4, words[1])?;
-        packet.store(Self::SRC, answer.src.0)?;
-        packet.store(Self::DST, answer.dst.0)?;
+        packet.store(Self::SRC, answer.src)?;
+        packet.store(Self::DST, answer.dst)?;
         // "End of option list" all over: 10 words of options at most.
         for word in 0..10 {
             let at = Self::HEADER + word * 4;
             if at >= header {
                 break;
             }
-            packet.store(at, [0; 4])?;
+            packet.store(at, [0_u8; 4])?;
         }
         let [high, low] = sum.checksum();
         packet.store(8, [HOP_LIMIT, proto, high, low])
@@ -124,7 +109,7 @@ impl Family for Ipv4 {
 
     #[inline(always)]
     fn masquerade_address(device: &Device) -> Self {
-        Self(device.masquerade_v4)
+        device.masquerade_v4
     }
 }
 
@@ -137,8 +122,8 @@ impl Family for Ipv6 {
         if version >> 4 != 6 {
             return None;
         }
-        let src = Self::load(packet, at + Self::SRC)?;
-        let dst = Self::load(packet, at + Self::DST)?;
+        let src = packet.load(at + Self::SRC)?;
+        let dst = packet.load(at + Self::DST)?;
         Some(IpHeader { src, dst, proto, next: at + Self::HEADER })
     }
 
@@ -146,16 +131,6 @@ impl Family for Ipv6 {
     fn is_error(icmp_type: u8) -> bool {
         // RFC 4443: destination unreachable, packet too big, time exceeded, parameter problem.
         matches!(icmp_type, 1..=4)
-    }
-
-    #[inline(always)]
-    fn load<P: Packet>(packet: &P, at: usize) -> Option<Self> {
-        packet.load(at).map(Self)
-    }
-
-    #[inline(always)]
-    fn store<P: Packet>(self, packet: &mut P, at: usize) -> Option<()> {
-        packet.store(at, self.0)
     }
 
     #[inline(always)]
@@ -168,14 +143,14 @@ impl Family for Ipv6 {
     ) -> Option<()> {
         let [length_high, length_low] = (length as u16).to_be_bytes();
         // RFC 8200 §3.
-        packet.store(0, [0x60, 0, 0, 0])?;
+        packet.store(0, [0x60_u8, 0, 0, 0])?;
         packet.store(4, [length_high, length_low, proto, HOP_LIMIT])?;
-        packet.store(Self::SRC, answer.src.0)?;
-        packet.store(Self::DST, answer.dst.0)
+        packet.store(Self::SRC, answer.src)?;
+        packet.store(Self::DST, answer.dst)
     }
 
     #[inline(always)]
     fn masquerade_address(device: &Device) -> Self {
-        Self(device.masquerade_v6)
+        device.masquerade_v6
     }
 }

@@ -1,6 +1,6 @@
 //! The life of a flow: what its packets say about it, and when it is over.
 
-use super::parse::{Kind, TcpFlags};
+use super::parse::{Kind, Parsed, TcpFlags};
 use crate::maps::{Flow, FlowState, TCP};
 
 /// Seconds without a packet after which a UDP flow is over: netfilter's `nf_conntrack_udp_timeout_stream`
@@ -53,31 +53,24 @@ pub(super) fn touch<A>(flow: &mut Flow<A>, now: u32, state: u8) {
 
 /// What a client's packet says about the state of its connection.
 #[inline(always)]
-pub(super) fn client_state(kind: Kind) -> u8 {
-    match kind {
-        Kind::Tcp(TcpFlags(flags)) => {
-            bit(flags, TcpFlags::SYN, FlowState::SYN)
-                | bit(flags, TcpFlags::FIN, FlowState::CLIENT_FIN)
-                | bit(flags, TcpFlags::RST, FlowState::RESET)
-        }
-        Kind::Udp | Kind::Error(_) => 0,
-    }
+pub(super) fn client_state<A>(parsed: &Parsed<A>) -> u8 {
+    bit(parsed, TcpFlags::SYN, FlowState::SYN)
+        | bit(parsed, TcpFlags::FIN, FlowState::CLIENT_FIN)
+        | bit(parsed, TcpFlags::RST, FlowState::RESET)
 }
 
 /// What a backend's packet says about the state of its connection.
 #[inline(always)]
-pub(super) fn backend_state(kind: Kind) -> u8 {
-    match kind {
-        Kind::Tcp(TcpFlags(flags)) => {
-            FlowState::ANSWERED
-                | bit(flags, TcpFlags::FIN, FlowState::BACKEND_FIN)
-                | bit(flags, TcpFlags::RST, FlowState::RESET)
-        }
-        Kind::Udp | Kind::Error(_) => 0,
+pub(super) fn backend_state<A>(parsed: &Parsed<A>) -> u8 {
+    if parsed.kind != Kind::Tcp {
+        return 0;
     }
+    FlowState::ANSWERED
+        | bit(parsed, TcpFlags::FIN, FlowState::BACKEND_FIN)
+        | bit(parsed, TcpFlags::RST, FlowState::RESET)
 }
 
 #[inline(always)]
-fn bit(flags: u8, flag: u8, state: u8) -> u8 {
-    if flags & flag != 0 { state } else { 0 }
+fn bit<A>(parsed: &Parsed<A>, flag: u8, state: u8) -> u8 {
+    if parsed.flags.0 & flag != 0 { state } else { 0 }
 }

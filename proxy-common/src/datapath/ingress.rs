@@ -3,34 +3,64 @@
 use super::balance::{Opening, open};
 use super::flow::{self, Idle};
 use super::masquerade::is_masquerade_port;
-use super::parse::{Kind, Parsed, parse};
-use super::rewrite::rewrite;
-use super::{Env, Family, Packet, Tuple, Verdict, refuse};
+use super::parse::{Kind, Parsed, parse, parse_error};
+use super::refuse::refuse;
+use super::rewrite::{rewrite, rewrite_error};
+use super::{Env, Family, Packet, Step, Tuple, Verdict};
 use crate::maps::{DropReason, FlowSide, FlowState};
 
 /// Translates a packet that comes in: undoes the masquerade of a reply, or sends a request to a backend.
 #[inline(always)]
 pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    match translate::<A, E, P>(packet, env) {
+        Step::Done(verdict) => verdict,
+        Step::Other => error::<A, E, P>(packet, env),
+        Step::Slow => match begin::<A, E, P>(packet, env) {
+            Opening::NoFrontend => Verdict::Pass,
+            Opening::NobodyServes => refuse::<A, P>(packet),
+            Opening::Failed(reason) => Verdict::Drop(reason),
+            Opening::Opened => match translate::<A, E, P>(packet, env) {
+                Step::Done(Verdict::Translated) => Verdict::Opened,
+                Step::Done(verdict) => verdict,
+                // What was just stored is gone: so many flows begin that it was evicted at once.
+                Step::Slow | Step::Other => Verdict::Drop(DropReason::FlowTable),
+            },
+        },
+    }
+}
+
+/// TCP and UDP packets of a flow that is there; the others are [`Step::Slow`].
+#[inline(never)]
+fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Step {
     let Some(parsed) = parse::<A, P>(packet) else {
+        return Step::Other;
+    };
+    let mut to = parsed.tuple;
+    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.len(), &mut to) {
+        return Step::Done(rewrite(packet, &parsed, &to));
+    }
+    Step::Slow
+}
+
+/// ICMP errors about packets of a flow.
+#[inline(never)]
+fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    let Some(parsed) = parse_error::<A, P>(packet) else {
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    let mut verdict = Verdict::Translated;
-    let length = packet.len();
-    if !undo_masquerade(env, &parsed, &mut to) && !follow(env, &parsed, length, &mut to) {
-        if matches!(parsed.kind, Kind::Error(_)) {
-            return Verdict::Pass;
-        }
-        match open(env, &parsed, length, &mut to) {
-            Opening::NoFrontend => return Verdict::Pass,
-            Opening::NobodyServes => return refuse::refuse(packet, &parsed),
-            Opening::Failed(reason) => return Verdict::Drop(reason),
-            Opening::Opened => verdict = Verdict::Opened,
-        }
+    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.len(), &mut to) {
+        return rewrite_error(packet, &parsed, &to);
     }
-    match rewrite(packet, &parsed, &to) {
-        Some(()) => verdict,
-        None => Verdict::Drop(DropReason::Rewrite),
+    Verdict::Pass
+}
+
+/// A packet of no flow: if it is for a frontend, it begins one.
+#[inline(never)]
+fn begin<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Opening {
+    match parse::<A, P>(packet) {
+        Some(parsed) => open(env, &parsed.tuple),
+        None => Opening::NoFrontend,
     }
 }
 
@@ -44,7 +74,7 @@ fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &m
     let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Masquerade)) else {
         return false;
     };
-    flow::touch(flow, now, flow::backend_state(parsed.kind));
+    flow::touch(flow, now, flow::backend_state(parsed));
     to.dst = flow.client;
     to.dst_port = flow.stack_port;
     true
@@ -54,7 +84,7 @@ fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &m
 #[inline(always)]
 fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
     let now = env.now();
-    let news = flow::client_state(parsed.kind);
+    let news = flow::client_state(parsed);
     let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Client)) else {
         return false;
     };
@@ -69,8 +99,8 @@ fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to
     // goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
     let may_end = match parsed.kind {
         Kind::Udp => true,
-        Kind::Tcp(flags) => flags.opens(),
-        Kind::Error(_) => false,
+        Kind::Tcp => parsed.flags.opens(),
+        Kind::Error => false,
     };
     if may_end && (is_over || !env.backend(backend_id).is_some_and(|backend| backend.generation == generation)) {
         *to = parsed.tuple;

@@ -3,7 +3,6 @@
 use core::ops::Range;
 
 use super::flow::Idle;
-use super::parse::{Kind, Parsed};
 use super::{Env, Family, StoreError, StoreMode, Tuple};
 use crate::maps::{DropReason, FlowSide};
 
@@ -32,50 +31,59 @@ pub(super) fn random_port(random: u32) -> [u8; 2] {
     (MASQUERADE_PORTS.start + offset as u16).to_be_bytes()
 }
 
-/// A request that is to be masqueraded where it leaves the node. False where no flow asks for it.
-#[inline(always)]
-pub(super) fn masquerade<A: Family, E: Env<A>>(
-    env: &mut E,
-    parsed: &Parsed<A>,
-    to: &mut Tuple<A>,
-) -> Result<bool, DropReason> {
-    let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Stack)) else {
-        return Ok(false);
-    };
-    if !flow.is_masqueraded() {
-        return Ok(false);
-    }
-    if !flow.masquerade.is_none() {
-        to.src = flow.masquerade;
-        to.src_port = flow.masquerade_port;
-        return Ok(true);
-    }
-    if matches!(parsed.kind, Kind::Error(_)) {
-        return Ok(false);
-    }
-    allocate(env, &parsed.tuple, to).map(|()| true)
+/// What a flow says about the source address of its requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Masquerade {
+    /// No flow, or one that keeps the client's address.
+    NotAsked,
+    /// It is to be replaced, and nobody has said by what: see [`allocate`].
+    Yet,
+    /// It has been replaced before, by what now is in the tuple.
+    Known,
 }
 
-/// Finds a free port, stores the flow's entry on the backend's side, and notes both in the stack's entry and in `to`.
-#[inline(never)]
-fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>, to: &mut Tuple<A>) -> Result<(), DropReason> {
-    to.src = env.device().map(|device| A::masquerade_address(&device)).unwrap_or_default();
-    if to.src.is_none() {
+/// Asks the flow of a request about its source address.
+#[inline(always)]
+pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>, to: &mut Tuple<A>) -> Masquerade {
+    let Some(flow) = env.flow(&tuple.as_request(FlowSide::Stack)) else {
+        return Masquerade::NotAsked;
+    };
+    if !flow.is_masqueraded() {
+        return Masquerade::NotAsked;
+    }
+    if flow.masquerade.is_none() {
+        return Masquerade::Yet;
+    }
+    to.src = flow.masquerade;
+    to.src_port = flow.masquerade_port;
+    Masquerade::Known
+}
+
+/// Finds a free port, stores the flow's entry on the backend's side, and notes both in the stack's entry.
+#[inline(always)]
+pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Result<(), DropReason> {
+    let Some(device) = env.device() else {
+        return Err(DropReason::MasqueradeAddress);
+    };
+    let address = A::masquerade_address(&device);
+    if address.is_none() {
         return Err(DropReason::MasqueradeAddress);
     }
     let now = env.now();
-    let Some(mut entry) = env.flow(&tuple.as_request(FlowSide::Stack)).copied() else {
+    let proto = tuple.proto;
+    let mut key = tuple.as_request(FlowSide::Stack);
+    let Some(flow) = env.flow(&key) else {
         return Err(DropReason::FlowTable);
     };
-    entry.masquerade = to.src;
+    let mut entry = *flow;
+    entry.masquerade = address;
     entry.seen = now;
     for _ in 0..PROBES {
-        to.src_port = random_port(env.random());
-        entry.masquerade_port = to.src_port;
-        let key = to.as_request(FlowSide::Masquerade);
+        entry.masquerade_port = random_port(env.random());
+        key = entry.key(FlowSide::Masquerade, proto);
         let mut stored = env.store_flow(&key, &entry, StoreMode::New);
         if stored == Err(StoreError::Exists) {
-            let is_over = env.flow(&key).is_none_or(|old| Idle::since(old, now).is_over(tuple.proto, old.state));
+            let is_over = env.flow(&key).is_none_or(|old| Idle::since(old, now).is_over(proto, old.state));
             if !is_over {
                 continue;
             }
@@ -84,9 +92,10 @@ fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>, to: &mut Tuple<
         if stored.is_err() {
             return Err(DropReason::FlowTable);
         }
-        if let Some(flow) = env.flow(&tuple.as_request(FlowSide::Stack)) {
-            flow.masquerade = to.src;
-            flow.masquerade_port = to.src_port;
+        key = entry.key(FlowSide::Stack, proto);
+        if let Some(flow) = env.flow(&key) {
+            flow.masquerade = entry.masquerade;
+            flow.masquerade_port = entry.masquerade_port;
         }
         return Ok(());
     }

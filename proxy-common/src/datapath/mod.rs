@@ -55,3 +55,17 @@ pub enum Verdict {
     /// Drop it.
     Drop(DropReason),
 }
+
+/// What one function of the core leaves to the next.
+///
+/// A hook runs several functions in turn, each with a stack frame of its own, and each reads the packet anew: the
+/// kernel gives a program and all the functions that are active at once 512 bytes of stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nothing.
+    Done(Verdict),
+    /// It is neither TCP nor UDP: an ICMP error, perhaps.
+    Other,
+    /// What is not done for most packets.
+    Slow,
+}

@@ -1,5 +1,7 @@
 //! The packet, as the core sees it.
 
+use bytemuck::Pod;
+
 use super::checksum::Delta;
 
 /// A packet from its IP header on. Offsets count from there, in bytes.
@@ -10,11 +12,11 @@ pub trait Packet {
     /// Bytes from the IP header on.
     fn len(&self) -> u32;
 
-    /// Copies out `N` bytes.
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Copies out a value.
+    fn load<T: Pod>(&self, offset: usize) -> Option<T>;
 
-    /// Overwrites `N` bytes.
-    fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+    /// Overwrites the bytes of a value.
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()>;
 
     /// Corrects the TCP or UDP checksum at `offset` for bytes that were overwritten.
     ///

@@ -1,11 +1,13 @@
 //! From header bytes to addresses and ports.
 
-use super::Packet;
 use super::family::{Family, IpHeader};
+use super::Packet;
 use crate::addr::Address;
-use crate::maps::{FlowKey, FlowSide, FrontendKey, TCP, UDP};
+use crate::maps::{FlowKey, FlowSide, TCP, UDP};
 
 /// Addresses and ports of a packet, ports in network order.
+// Aligned, as Parsed is: BPF reads and writes its stack in words, and only at their own alignment.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<A> {
     /// Source address.
@@ -41,12 +43,6 @@ impl<A: Address> Tuple<A> {
         self.swapped().as_request(side)
     }
 
-    /// The key of the frontend that this packet is for, if there is one.
-    #[inline(always)]
-    pub fn frontend_key(&self) -> FrontendKey<A> {
-        FrontendKey::new(self.dst, self.dst_port, self.proto)
-    }
-
     /// The tuple of a packet in the other direction.
     #[inline(always)]
     pub fn swapped(&self) -> Self {
@@ -55,15 +51,34 @@ impl<A: Address> Tuple<A> {
 }
 
 /// A packet that can belong to a flow.
+///
+/// No enum with fields in it or around it, and all fields are always written: of what is undefined for one variant
+/// the compiler makes use in ways that the verifier refuses (part of a packet pointer on the stack), and variants
+/// that share memory make it cut addresses into odd pieces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parsed<A> {
     /// Its addresses and ports. Those of an ICMP error are the ones that a packet of the quoted connection
     /// would have if it travelled in the error's direction.
     pub tuple: Tuple<A>,
+    /// Where an ICMP error quotes a packet; 0 otherwise.
+    pub quote: Quote,
     /// Offset of the transport (or ICMP) header.
     transport: u16,
+    /// The flags of TCP; 0 otherwise.
+    pub flags: TcpFlags,
     /// What the transport header is.
     pub kind: Kind,
+}
+
+/// What a transport header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// An ICMP error that quotes one of the other two.
+    Error,
 }
 
 impl<A> Parsed<A> {
@@ -74,18 +89,8 @@ impl<A> Parsed<A> {
     }
 }
 
-/// What the transport header is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    /// TCP, with its flags.
-    Tcp(TcpFlags),
-    /// UDP.
-    Udp,
-    /// An ICMP error that quotes a packet.
-    Error(Quote),
-}
-
 /// Where an ICMP error quotes a packet.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quote {
     header: u16,
@@ -123,44 +128,43 @@ impl TcpFlags {
     }
 }
 
-/// Reads a packet. `None` for all that can belong to no flow.
+/// Reads a TCP or UDP packet.
 #[inline(always)]
 pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let header = A::read_header(packet, 0)?;
-    let transport = header.next;
-    let kind = match header.proto {
-        TCP => {
-            let [flags]: [u8; 1] = packet.load(transport + 13)?;
-            Kind::Tcp(TcpFlags(flags))
-        }
-        UDP => Kind::Udp,
-        icmp if icmp == A::ICMP => return parse_error(packet, transport),
+    let (kind, flags) = match header.proto {
+        // Never one byte alone: the verifier learns nothing from comparing a pointer as it is with the end.
+        TCP => (Kind::Tcp, packet.load::<[u8; 2]>(header.next + 12)?[1]),
+        UDP => (Kind::Udp, 0),
         _ => return None,
     };
-    let tuple = with_ports(packet, &header, transport)?;
-    Some(Parsed { tuple, transport: transport as u16, kind })
+    let tuple = with_ports(packet, &header)?;
+    let quote = Quote { header: 0, transport: 0 };
+    Some(Parsed { tuple, quote, transport: header.next as u16, flags: TcpFlags(flags), kind })
 }
 
+/// Reads an ICMP error that quotes a TCP or UDP packet.
 #[inline(always)]
-fn parse_error<A: Family, P: Packet>(packet: &P, transport: usize) -> Option<Parsed<A>> {
-    let [icmp_type]: [u8; 1] = packet.load(transport)?;
-    if !A::is_error(icmp_type) {
+pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
+    let outer = A::read_header(packet, 0)?;
+    let [icmp_type, _]: [u8; 2] = packet.load(outer.next)?;
+    if outer.proto != A::ICMP || !A::is_error(icmp_type) {
         return None;
     }
-    let header = transport + ICMP_HEADER;
+    let header = outer.next + ICMP_HEADER;
     let quoted = A::read_header(packet, header)?;
     if quoted.proto != TCP && quoted.proto != UDP {
         return None;
     }
-    let tuple = with_ports(packet, &quoted, quoted.next)?.swapped();
+    let tuple = with_ports(packet, &quoted)?.swapped();
     let quote = Quote { header: header as u16, transport: quoted.next as u16 };
-    Some(Parsed { tuple, transport: transport as u16, kind: Kind::Error(quote) })
+    Some(Parsed { tuple, quote, transport: outer.next as u16, flags: TcpFlags(0), kind: Kind::Error })
 }
 
 #[inline(always)]
-fn with_ports<A: Address, P: Packet>(packet: &P, header: &IpHeader<A>, transport: usize) -> Option<Tuple<A>> {
+fn with_ports<A: Address, P: Packet>(packet: &P, header: &IpHeader<A>) -> Option<Tuple<A>> {
     // 8 bytes: a whole UDP header, and all that an ICMP error must quote (RFC 792).
-    let [a, b, c, d, _, _, _, _]: [u8; 8] = packet.load(transport)?;
+    let [a, b, c, d, _, _, _, _]: [u8; 8] = packet.load(header.next)?;
     Some(Tuple { src: header.src, dst: header.dst, src_port: [a, b], dst_port: [c, d], proto: header.proto })
 }
 

@@ -4,7 +4,7 @@
 //! A socket turns either into ECONNREFUSED at once, as after the REJECT of kube-proxy.
 
 use super::checksum::Delta;
-use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags};
+use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, parse};
 use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM};
 use super::{Family, Packet, Tuple, Verdict};
 use crate::addr::Address;
@@ -17,17 +17,19 @@ const UDP_HEADER: usize = 8;
 /// Most 32-bit words that an ICMP error quotes here: an IPv4 header with all its options, and 8 bytes.
 const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
 
-/// Turns the packet into its refusal.
+/// Turns a TCP or UDP packet into its refusal.
 #[inline(never)]
-pub(super) fn refuse<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Verdict {
-    let refused = match parsed.kind {
+pub(super) fn refuse<A: Family, P: Packet>(packet: &mut P) -> Verdict {
+    let Some(parsed) = parse::<A, P>(packet) else {
+        return Verdict::Pass;
+    };
+    let refused = if parsed.kind != Kind::Tcp {
+        unreachable(packet, &parsed)
+    } else if parsed.flags.0 & TcpFlags::RST == 0 {
+        reset(packet, &parsed)
+    } else {
         // A RST is never answered, or two hosts could go on for ever.
-        Kind::Tcp(TcpFlags(flags)) if flags & TcpFlags::RST != 0 => {
-            return Verdict::Drop(DropReason::NoBackendSilent);
-        }
-        Kind::Tcp(flags) => reset(packet, parsed, flags),
-        Kind::Udp => unreachable(packet, parsed),
-        Kind::Error(_) => return Verdict::Pass,
+        return Verdict::Drop(DropReason::NoBackendSilent);
     };
     match refused {
         Some(()) => Verdict::Reply,
@@ -40,12 +42,13 @@ pub(super) fn refuse<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -
 /// The TCP header stays where it is, as a checksum that the device completes is bound to its place; the
 /// options of an IPv4 header in between become padding.
 #[inline(always)]
-fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, TcpFlags(flags): TcpFlags) -> Option<()> {
+fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()> {
+    let TcpFlags(flags) = parsed.flags;
     let tcp = parsed.transport();
     let checksum_at = tcp + TCP_CHECKSUM;
     let sequence: [u8; 4] = packet.load(tcp + 4)?;
     let acknowledgement: [u8; 4] = packet.load(tcp + 8)?;
-    let [data_offset]: [u8; 1] = packet.load(tcp + 12)?;
+    let [data_offset, _]: [u8; 2] = packet.load(tcp + 12)?;
     let payload = packet.len().saturating_sub(tcp as u32 + u32::from(data_offset >> 4) * 4);
     let is_partial = packet.is_checksum_partial(checksum_at)?;
     packet.truncate((tcp + TCP_HEADER) as u32)?;
@@ -75,7 +78,7 @@ fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, TcpFlags(flag
     }
     let checksum = if is_partial { pseudo.folded().to_ne_bytes() } else { sum.checksum() };
     packet.store(checksum_at, checksum)?;
-    packet.store(tcp + 18, [0, 0])?;
+    packet.store(tcp + 18, [0_u8; 2])?;
     A::write_answer_header(packet, &answer, TCP, tcp, TCP_HEADER)
 }
 
@@ -88,7 +91,7 @@ fn unreachable<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Opti
     let is_partial = packet.is_checksum_partial(checksum_at)?;
     // What the kernel is to complete begins at the quoted UDP header. With 0 in the checksum's place it
     // makes that header sum up to nothing, so the ICMP checksum does not depend on it.
-    packet.store(checksum_at, if is_partial { [0; 2] } else { old })?;
+    packet.store(checksum_at, if is_partial { [0_u8; 2] } else { old })?;
     packet.truncate(quoted as u32)?;
     packet.prepend((A::HEADER + ICMP_HEADER) as u32)?;
 
@@ -106,11 +109,11 @@ fn unreachable<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Opti
         if word * 4 >= summed {
             break;
         }
-        sum.add4(packet.load(icmp + ICMP_HEADER + word * 4)?);
+        sum.add4(packet.load::<[u8; 4]>(icmp + ICMP_HEADER + word * 4)?);
     }
     let [high, low] = sum.checksum();
     packet.store(icmp, [icmp_type, code, high, low])?;
-    packet.store(icmp + 4, [0; 4])?;
+    packet.store(icmp + 4, [0_u8; 4])?;
     A::write_answer_header(packet, &answer, A::ICMP, A::HEADER, ICMP_HEADER + quoted)
 }
 

@@ -1,9 +1,9 @@
 //! Changing a packet's addresses and ports: the only place that alters a packet which goes on.
 
 use super::checksum::{Delta, never_zero};
-use super::parse::{Kind, Parsed, Quote};
-use super::{Family, Packet, TransportChange, Tuple};
-use crate::maps::{TCP, UDP};
+use super::parse::Parsed;
+use super::{Family, Packet, TransportChange, Tuple, Verdict};
+use crate::maps::{DropReason, TCP, UDP};
 
 /// Offset of the checksum in a TCP header.
 pub(super) const TCP_CHECKSUM: usize = 16;
@@ -12,25 +12,29 @@ pub(super) const UDP_CHECKSUM: usize = 6;
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
-/// Gives the packet the addresses and ports of `to`, and corrects every checksum that covers them.
-///
-/// `None` means that the packet could not be written; it may then be half changed and has to be dropped.
+/// Gives a TCP or UDP packet the addresses and ports of `to`, and corrects every checksum that covers them.
 #[inline(always)]
-pub(super) fn rewrite<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Option<()> {
-    match parsed.kind {
-        Kind::Tcp(_) => rewrite_transport(packet, parsed, to, TCP_CHECKSUM),
-        Kind::Udp => rewrite_transport(packet, parsed, to, UDP_CHECKSUM),
-        Kind::Error(quote) => rewrite_error(packet, parsed, to, quote),
+pub(super) fn rewrite<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Verdict {
+    verdict(rewrite_transport(packet, parsed, to))
+}
+
+/// Gives an ICMP error, and the packet that it quotes, the addresses and ports of `to`.
+#[inline(always)]
+pub(super) fn rewrite_error<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Verdict {
+    verdict(rewrite_quote(packet, parsed, to))
+}
+
+/// A packet that could not be written may be half changed: it has to be dropped.
+#[inline(always)]
+fn verdict(rewritten: Option<()>) -> Verdict {
+    match rewritten {
+        Some(()) => Verdict::Translated,
+        None => Verdict::Drop(DropReason::Rewrite),
     }
 }
 
 #[inline(always)]
-fn rewrite_transport<A: Family, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<A>,
-    to: &Tuple<A>,
-    checksum: usize,
-) -> Option<()> {
+fn rewrite_transport<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Option<()> {
     let from = &parsed.tuple;
     let transport = parsed.transport();
     let mut pseudo = replace_address(packet, A::SRC, from.src, to.src)?;
@@ -39,7 +43,8 @@ fn rewrite_transport<A: Family, P: Packet>(
     let mut body = replace_port(packet, transport, from.src_port, to.src_port)?;
     body.merge(replace_port(packet, transport + 2, from.dst_port, to.dst_port)?);
     let udp = from.proto == UDP;
-    if udp && packet.load(transport + checksum)? == [0; 2] {
+    let checksum = if udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
+    if udp && packet.load::<[u8; 2]>(transport + checksum)? == [0; 2] {
         // The sender made none (RFC 768).
         return Some(());
     }
@@ -47,29 +52,22 @@ fn rewrite_transport<A: Family, P: Packet>(
     packet.fix_checksum(transport + checksum, &change)
 }
 
-/// Rewrites an ICMP error and the packet that it quotes.
-///
 /// The outer source is changed only where the connection's other end itself sent the error: a router in
 /// between keeps its name, so that a traceroute shows it.
-#[inline(never)]
-fn rewrite_error<A: Family, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<A>,
-    to: &Tuple<A>,
-    quote: Quote,
-) -> Option<()> {
+#[inline(always)]
+fn rewrite_quote<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Option<()> {
     let from = &parsed.tuple;
     let mut outer = Delta::default();
-    if A::load(packet, A::SRC)? == from.src {
+    if packet.load::<A>(A::SRC)? == from.src {
         outer.merge(replace_address(packet, A::SRC, from.src, to.src)?);
     }
-    if A::load(packet, A::DST)? == from.dst {
+    if packet.load::<A>(A::DST)? == from.dst {
         outer.merge(replace_address(packet, A::DST, from.dst, to.dst)?);
     }
     fix_header_checksum::<A, P>(packet, 0, outer)?;
 
     // The quoted packet went the other way: its source is our destination.
-    let (header, transport) = (quote.header(), quote.transport());
+    let (header, transport) = (parsed.quote.header(), parsed.quote.transport());
     let mut inner = replace_address(packet, header + A::SRC, from.dst, to.dst)?;
     inner.merge(replace_address(packet, header + A::DST, from.src, to.src)?);
     // The ICMP checksum covers the quote with its own checksums.
@@ -95,7 +93,7 @@ fn fix_quoted_checksum<P: Packet>(packet: &mut P, transport: usize, proto: u8, c
     let at = transport + if proto == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
     let mut changed = Delta::default();
     // Of TCP only 8 bytes need to be there; then there is no checksum to correct.
-    let Some(old) = packet.load::<2>(at) else {
+    let Some(old) = packet.load::<[u8; 2]>(at) else {
         return Some(changed);
     };
     if proto == UDP && old == [0; 2] {
@@ -113,7 +111,7 @@ fn fix_quoted_checksum<P: Packet>(packet: &mut P, transport: usize, proto: u8, c
 fn replace_address<A: Family, P: Packet>(packet: &mut P, at: usize, from: A, to: A) -> Option<Delta> {
     let mut change = Delta::default();
     if from != to {
-        to.store(packet, at)?;
+        packet.store(at, to)?;
         change.replace_address(from, to);
     }
     Some(change)

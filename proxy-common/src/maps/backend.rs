@@ -1,7 +1,7 @@
 //! Backends: the addresses and ports that traffic can go to.
 
 use super::plain;
-use crate::addr::{Ipv4, Ipv6};
+use crate::addr::{Address, Ipv4, Ipv6};
 
 /// Value of the `slot_v4` and `slot_v6` arrays: the id of the backend in this slot.
 pub type SlotIndex = u32;
@@ -12,7 +12,7 @@ pub type SlotIndex = u32;
 /// can be asked whether its backend still serves *this* Service. Id 0 is never used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Backend<A> {
+pub struct Backend<A: Address> {
     /// Address of the endpoint; all zero in a free entry.
     pub addr: A,
     /// Port, network order.
@@ -25,10 +25,12 @@ pub struct Backend<A> {
     pub generation: u32,
     /// Id of the Service port it serves.
     pub service: u32,
+    /// Always 0.
+    pub fill: A::Fill,
 }
-plain!(Backend<Ipv4> = 16, Backend<Ipv6> = 28);
+plain!(Backend<Ipv4> = 16, Backend<Ipv6> = 32);
 
-impl<A> Backend<A> {
+impl<A: Address> Backend<A> {
     /// The endpoint is on this node.
     pub const LOCAL: u8 = 1;
     /// The entry is in use.

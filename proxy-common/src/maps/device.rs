@@ -1,15 +1,16 @@
 //! Network devices that the programs are attached to.
 
 use super::plain;
+use crate::addr::{Ipv4, Ipv6};
 
 /// Value of the `device` map; the key is the ifindex.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Device {
     /// IPv6 address that flows leaving here are masqueraded to; all zero where there is none.
-    pub masquerade_v6: [u8; 16],
+    pub masquerade_v6: Ipv6,
     /// IPv4 address that flows leaving here are masqueraded to; all zero where there is none.
-    pub masquerade_v4: [u8; 4],
+    pub masquerade_v4: Ipv4,
     /// A [`DeviceRole`].
     pub role: u8,
     /// Always 0.

@@ -7,7 +7,7 @@ use crate::addr::{Ipv4, Ipv6};
 ///
 /// *Near* is the side of the client, *far* the side of the backend, so that a request (near to far) and its
 /// reply (far to near) have one key.
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey<A> {
     /// Address on the client's side.
@@ -52,7 +52,7 @@ impl FlowSide {
 }
 
 /// Value of the `flow_v4` and `flow_v6` maps: a whole connection, stored once for each side it is met on.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow<A> {
     /// The client, as it sees itself.
@@ -63,17 +63,18 @@ pub struct Flow<A> {
     pub backend: A,
     /// The address that the backend sees instead of the client; all zero until masqueraded.
     pub masquerade: A,
-    /// Ports, network order. `client_port` as the client sees it.
+    // The order of the ports matters: the compiler writes neighbours at once, which BPF's stack takes only aligned.
+    /// The client's port, as it sees itself; network order, as all ports here.
     pub client_port: [u8; 2],
-    /// The client's port inside the node's stack: another one than `client_port` only where two frontends
-    /// would have led one client port to one backend.
-    pub stack_port: [u8; 2],
     /// The port that the client talks to.
     pub frontend_port: [u8; 2],
     /// The port of the endpoint.
     pub backend_port: [u8; 2],
     /// The port that the backend sees instead of the client's; 0 until masqueraded.
     pub masquerade_port: [u8; 2],
+    /// The client's port inside the node's stack: another one than `client_port` only where two frontends
+    /// would have led one client port to one backend.
+    pub stack_port: [u8; 2],
     /// Bits of [`FlowState`].
     pub state: u8,
     /// [`Flow::MASQUERADE`].
@@ -84,14 +85,30 @@ pub struct Flow<A> {
     pub backend_id: u32,
     /// Generation of the backend when it was chosen.
     pub generation: u32,
-    /// When a packet was last seen on this side: whole seconds since boot (CLOCK_MONOTONIC).
+    /// When the flow began: whole seconds since boot (CLOCK_MONOTONIC).
+    pub began: u32,
+    /// When a packet was last seen on this side: likewise.
     pub seen: u32,
 }
-plain!(Flow<Ipv4> = 44, Flow<Ipv6> = 92);
+plain!(Flow<Ipv4> = 48, Flow<Ipv6> = 96);
 
 impl<A> Flow<A> {
     /// The flow's source address is to be replaced where it leaves the node towards the backend.
     pub const MASQUERADE: u8 = 1;
+
+    /// The key of the entry on one side, for a flow of protocol `proto`.
+    #[inline(always)]
+    pub const fn key(&self, side: FlowSide, proto: u8) -> FlowKey<A>
+    where
+        A: Copy,
+    {
+        let (near, near_port, far, far_port) = match side {
+            FlowSide::Client => (self.client, self.client_port, self.frontend, self.frontend_port),
+            FlowSide::Stack => (self.client, self.stack_port, self.backend, self.backend_port),
+            FlowSide::Masquerade => (self.masquerade, self.masquerade_port, self.backend, self.backend_port),
+        };
+        FlowKey { near, far, near_port, far_port, proto, side: side as u8, zero: [0; 2] }
+    }
 
     /// Whether the flow is to be masqueraded.
     #[inline(always)]

@@ -1,12 +1,12 @@
 //! Frontends: the addresses and ports that are balanced.
 
 use super::plain;
-use crate::addr::{Ipv4, Ipv6};
+use crate::addr::{Address, Ipv4, Ipv6};
 
 /// Key of the `frontend_v4` and `frontend_v6` maps.
-#[repr(C, align(4))]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrontendKey<A> {
+pub struct FrontendKey<A: Address> {
     /// The virtual address, or a node address for a NodePort.
     pub addr: A,
     /// Port, network order.
@@ -15,14 +15,16 @@ pub struct FrontendKey<A> {
     pub proto: u8,
     /// Always 0.
     pub zero: u8,
+    /// Always 0.
+    pub fill: A::Fill,
 }
-plain!(FrontendKey<Ipv4> = 8, FrontendKey<Ipv6> = 20);
+plain!(FrontendKey<Ipv4> = 8, FrontendKey<Ipv6> = 24);
 
-impl<A> FrontendKey<A> {
+impl<A: Address> FrontendKey<A> {
     /// A key from its parts; `port` in network order.
     #[inline(always)]
-    pub const fn new(addr: A, port: [u8; 2], proto: u8) -> Self {
-        Self { addr, port, proto, zero: 0 }
+    pub fn new(addr: A, port: [u8; 2], proto: u8) -> Self {
+        Self { addr, port, proto, zero: 0, fill: A::Fill::default() }
     }
 }
 

@@ -42,7 +42,7 @@ use plain;
 /// The same for the addresses themselves.
 macro_rules! plain_address {
     ($($t:ty),+) => {$(
-        // SAFETY: a transparent wrapper of a byte array.
+        // SAFETY: an aligned byte array of a multiple of its alignment.
         unsafe impl bytemuck::Zeroable for $t {}
         // SAFETY: as above.
         unsafe impl bytemuck::Pod for $t {}
