@@ -6,6 +6,7 @@
 
 mod interrupt;
 mod setup;
+mod terminal;
 mod test;
 mod workspace;
 

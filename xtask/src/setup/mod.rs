@@ -9,6 +9,7 @@
 
 mod bpf_linker;
 mod bpffs;
+mod components;
 mod core_source;
 mod debian;
 mod kernel;
@@ -48,6 +49,7 @@ fn steps(needs: Needs) -> Vec<Box<dyn Step>> {
         steps.push(Box::new(kernel::Kernel));
     }
     steps.push(Box::new(packages::Packages));
+    steps.push(Box::new(components::Components));
     steps.push(Box::new(core_source::CoreSource));
     steps.push(Box::new(bpf_linker::BpfLinker));
     if needs == Needs::Kernel {

@@ -4,7 +4,7 @@
 //! is a plain line at the start and one each half minute. The command never gets the terminal as its input.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, pipe};
+use std::io::{BufRead as _, BufReader, pipe};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::terminal;
+
 /// How many of the last lines are told when a command fails.
 const LAST_WORDS: usize = 30;
-/// The widest that the painted line gets: a wrapped line could not be painted over.
-const WIDTH: usize = 78;
 
 /// Runs a command to its end, for a step; fails with its last lines if it does.
 pub fn run(step: &str, doing: &str, command: &mut Command) -> Result<()> {
     let start = Instant::now();
-    let task = Task { step, doing, start, is_terminal: std::io::stdout().is_terminal() };
+    let task = Task { step, doing, start, is_terminal: terminal::is_there() };
     let outcome = task.run(command)?;
     if !outcome.status.success() {
         bail!("{doing}: {} ended with {}:\n{}", words(command), outcome.status, outcome.last_words());
@@ -118,27 +118,19 @@ impl Task<'_> {
         }
         *told = Instant::now();
         if self.is_terminal {
-            let line = format!("...      {:<11} {elapsed:>4} s  {}: {latest}", self.step, self.doing);
-            print!("\r\x1b[K{}", printable(&line));
-            // A line that could not be painted is no reason to fail.
-            let _ = std::io::stdout().flush();
+            let line =
+                format!("...      {:<11} {elapsed:>4} s  {}: {}", self.step, self.doing, terminal::printable(latest));
+            terminal::paint(&line);
         } else {
-            println!("...      {:<11} {}: {elapsed} s so far: {}", self.step, self.doing, printable(latest));
+            println!("...      {:<11} {}: {elapsed} s so far: {}", self.step, self.doing, terminal::printable(latest));
         }
     }
 
     fn end(&self) {
         if self.is_terminal {
-            print!("\r\x1b[K");
-            let _ = std::io::stdout().flush();
+            terminal::clear();
         }
     }
-}
-
-/// What of a line may be painted: its beginning, without anything that moves the cursor.
-fn printable(line: &str) -> String {
-    let line = line.rsplit('\r').next().unwrap_or(line);
-    line.chars().filter(|char| !char.is_control()).take(WIDTH).collect()
 }
 
 #[cfg(test)]
@@ -152,12 +144,5 @@ mod tests {
         let error = run("test", "trying", &mut command).expect_err("it exits with 3").to_string();
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains("  one\n  two"), "{error}");
-    }
-
-    #[test]
-    fn a_painted_line_is_short_and_moves_no_cursor() {
-        assert_eq!(printable("10%\r20%"), "20%");
-        assert_eq!(printable("a\x1b[31mb"), "a[31mb");
-        assert_eq!(printable(&"x".repeat(200)).len(), WIDTH);
     }
 }

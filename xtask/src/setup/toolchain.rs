@@ -29,9 +29,14 @@ impl Toolchain {
     }
 }
 
+/// The toolchain that called us.
+pub fn current() -> Result<Toolchain> {
+    ask(&mut Command::new("rustc")).context("no Rust: see https://rustup.rs")
+}
+
 /// All toolchains that builds use, each once.
 pub fn in_use() -> Result<Vec<Toolchain>> {
-    let mut toolchains = vec![ask(&mut Command::new("rustc")).context("no Rust: see https://rustup.rs")?];
+    let mut toolchains = vec![current()?];
     // Absent where Rust does not come from rustup, or is pinned to a version.
     if let Ok(stable) = ask(Command::new("rustup").args(["run", "stable", "rustc"]))
         && !toolchains.contains(&stable)

@@ -1,6 +1,6 @@
 //! Runs a suite: cargo's output is shown as it comes or kept for a failure, and read for the numbers in it.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _, pipe};
+use std::io::{BufRead as _, BufReader, pipe};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -10,7 +10,7 @@ use super::selection::Selection;
 use super::suite::{Job, Libtest};
 use super::tally::Tally;
 use super::{cargo, libtest};
-use crate::interrupt;
+use crate::{interrupt, terminal};
 
 /// Runs what is selected of a suite and counts.
 pub fn suite(selection: &Selection) -> Result<Tally> {
@@ -88,11 +88,14 @@ struct Outcome {
 
 /// Runs a command. Its output is shown as it comes, or only if it fails.
 fn run(command: &mut Command, is_live: bool) -> Result<Outcome> {
-    let is_terminal = std::io::stdout().is_terminal();
+    let is_terminal = terminal::is_there();
     let (reader, writer) = pipe().context("could not make a pipe")?;
     let errors = writer.try_clone().context("could not make a pipe")?;
+    // Cargo sees a pipe, and rustfmt looks at nothing but the kind of terminal: tell them what is at its other end.
     if is_terminal {
         command.env("CARGO_TERM_COLOR", "always");
+    } else {
+        command.env("CARGO_TERM_COLOR", "never").env("TERM", "dumb");
     }
     let mut child =
         command.stdin(Stdio::null()).stdout(writer).stderr(errors).spawn().context("could not run cargo")?;
@@ -106,27 +109,19 @@ fn run(command: &mut Command, is_live: bool) -> Result<Outcome> {
         if is_live {
             println!("{line}");
         } else if is_terminal {
-            glimpse(&line);
+            terminal::paint(&line);
         }
         output.push_str(&line);
         output.push('\n');
     }
     let status = child.wait().context("could not wait for cargo")?;
     if !is_live && is_terminal {
-        glimpse("");
+        terminal::clear();
     }
     if !is_live && !status.success() {
         print!("{output}");
     }
     Ok(Outcome { status, output })
-}
-
-/// Paints a line over the one before, to show that something goes on.
-fn glimpse(line: &str) {
-    let line: String = line.chars().filter(|char| !char.is_control()).take(78).collect();
-    print!("\r\x1b[K{line}");
-    // A line that could not be painted is no reason to fail.
-    let _ = std::io::stdout().flush();
 }
 
 #[cfg(test)]

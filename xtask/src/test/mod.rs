@@ -40,7 +40,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         println!("\n== {}", selection.title());
         let start = Instant::now();
         let tally = execute::suite(selection)?;
-        summary.add(selection.suite.name(), tally, start.elapsed());
+        let took = start.elapsed();
+        println!("{} in {:.1} s", tally.words(), took.as_secs_f64());
+        summary.add(selection.suite.name(), tally, took);
         if interrupt::requested() {
             break;
         }

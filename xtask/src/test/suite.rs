@@ -124,7 +124,7 @@ impl Suite {
 }
 
 fn unit() -> Vec<Job> {
-    let libtest = |targets| Job::Libtest(Libtest { targets, args: &[], with_agent: false, is_live: false });
+    let libtest = |targets| Job::Libtest(Libtest { targets, args: &["--quiet"], with_agent: false, is_live: false });
     let mut jobs = vec![libtest(&["--lib", "--bins"])];
     // The packet core's own integration tests stay in user space too. Cargo takes a pattern without a match for an
     // error.

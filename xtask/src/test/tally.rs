@@ -30,6 +30,12 @@ impl Tally {
         self.plus(Self::of_check(false))
     }
 
+    /// In words, as in the last line of all.
+    pub fn words(self) -> String {
+        let Self { passed, failed, skipped } = self;
+        format!("{passed} passed, {failed} failed, {skipped} skipped")
+    }
+
     /// Whether any test came to an end.
     pub fn has_run(self) -> bool {
         self.passed + self.failed > 0
@@ -64,8 +70,7 @@ impl fmt::Display for Summary {
             let seconds = took.as_secs_f64();
             writeln!(f, "{suite:<9} {passed:>6}  {failed:>6}  {skipped:>7}  {seconds:>6.1} s")?;
         }
-        let Tally { passed, failed, skipped } = self.total();
-        write!(f, "\n{passed} passed, {failed} failed, {skipped} skipped")
+        write!(f, "\n{}", self.total().words())
     }
 }
 
