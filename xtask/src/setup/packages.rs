@@ -50,7 +50,7 @@ impl Step for Packages {
     fn mend(&self) -> Result<()> {
         let missing = missing(&installed().context("dpkg is gone")?);
         task::run(self.name(), "reading the lists of packages", apt_get().arg("update"))?;
-        let doing = format!("installing {}", missing.join(" "));
+        let doing = format!("installing {} packages", missing.len());
         let mut install = apt_get();
         install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
         task::run(self.name(), &doing, &mut install).context(
