@@ -233,9 +233,9 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
                 addr: wanted.addr,
                 port: wanted.port,
                 flags: wanted.flags,
-                zero: 0,
                 generation: held.generation,
                 service,
+                ..Backend::default()
             };
             if held != backend {
                 ops.push(A::op(FamilyOp::SetBackend { id, backend }));

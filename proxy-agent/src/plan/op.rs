@@ -1,6 +1,6 @@
 //! One change to one map entry.
 
-use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{Backend, Frontend, FrontendKey, ServiceName};
 
 /// One change to one map entry. Applying it twice changes nothing.
@@ -29,7 +29,7 @@ pub enum Op {
 
 /// One change to one map of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FamilyOp<A> {
+pub enum FamilyOp<A: Address> {
     /// Write a backend, or free its id (not live, the generation counted up).
     SetBackend {
         /// Id of the backend.
