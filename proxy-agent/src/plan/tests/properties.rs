@@ -208,7 +208,8 @@ fn damage() -> impl Strategy<Value = Op> {
     });
     let backend = (1..12_u32, 0..6_u8, 0..4_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
         let addr = Ipv4([10, 0, 0, 100 + last]);
-        let backend = Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
+        let backend =
+            Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
         Op::V4(FamilyOp::SetBackend { id, backend })
     });
     let slot = (0..12_u32, 0..12_u32).prop_map(|(index, backend)| Op::V4(FamilyOp::SetSlot { index, backend }));
