@@ -181,7 +181,8 @@ pub fn describe(error: &io::Error) -> String {
     }
 }
 
-/// Asks `count` times over TCP from `threads` threads of the calling thread's namespace.
+/// Asks `count` times over TCP from `threads` threads of the calling thread's namespace. A thread gives up after ten
+/// failures: each may take seconds.
 pub fn burst(to: SocketAddr, threads: usize, count: usize) -> Burst {
     let share = |thread: usize| count * (thread + 1) / threads - count * thread / threads;
     let mut sum = Burst::default();
@@ -189,7 +190,12 @@ pub fn burst(to: SocketAddr, threads: usize, count: usize) -> Burst {
         let work = |share: usize| {
             move || {
                 let mut burst = Burst::default();
-                (0..share).for_each(|_| burst.count(&ask_tcp(to)));
+                for _ in 0..share {
+                    burst.count(&ask_tcp(to));
+                    if burst.failed.values().sum::<usize>() >= 10 {
+                        break;
+                    }
+                }
                 burst
             }
         };

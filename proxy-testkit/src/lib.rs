@@ -13,6 +13,7 @@ pub mod client;
 pub mod lab;
 pub mod manifest;
 pub mod netns;
+pub mod packets;
 pub mod process;
 pub mod server;
 pub mod shell;

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::lab::{Family, Host, Node, Protocol, plan};
 use crate::teardown::{self, Undo};
@@ -54,6 +54,12 @@ impl Manifests {
         let file = format!("{}.yaml", service.name);
         self.write(&file, &service.to_yaml())?;
         Ok(Published { path: self.folder.join(file), name: service.name.clone() })
+    }
+
+    /// Writes a published Service anew.
+    pub fn change(&self, published: &Published, to: &Service) -> Result<()> {
+        ensure!(published.name == to.name, "{} cannot become {}", published.name, to.name);
+        self.write(&format!("{}.yaml", to.name), &to.to_yaml())
     }
 
     /// Writes a Node object.

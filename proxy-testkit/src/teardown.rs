@@ -20,6 +20,8 @@ static ACTIONS: Mutex<(u64, BTreeMap<u64, Action>)> = Mutex::new((0, BTreeMap::n
 static CLOSING: AtomicBool = AtomicBool::new(false);
 /// The end of the pipe that the signal handler writes to.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
+/// Set where a signal is the expected end.
+static IS_EXPECTED: AtomicBool = AtomicBool::new(false);
 static START: Once = Once::new();
 
 /// Runs its action when dropped, if nothing has run it before.
@@ -51,6 +53,14 @@ impl Drop for Undo {
         if let Some(action) = action {
             action();
         }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, which then undo everything and end the process with success.
+pub fn wait_for_the_end() -> ! {
+    IS_EXPECTED.store(true, Ordering::SeqCst);
+    loop {
+        thread::park();
     }
 }
 
@@ -101,8 +111,9 @@ fn watch_signals() -> io::Result<()> {
         while unsafe { libc::read(read.as_raw_fd(), number.as_mut_ptr().cast(), 1) } != 1 {}
         CLOSING.store(true, Ordering::SeqCst);
         undo_all();
+        let status = if IS_EXPECTED.load(Ordering::SeqCst) { 0 } else { 128 + libc::c_int::from(number[0]) };
         // SAFETY: ends the process; what at_exit would do is done.
-        unsafe { libc::_exit(128 + libc::c_int::from(number[0])) }
+        unsafe { libc::_exit(status) }
     })?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! command on a fresh machine. A verb's exit status tells whether all went well; what went wrong is told once, at the
 //! end, on standard error.
 
+mod demo;
 mod interrupt;
 mod setup;
 mod terminal;
@@ -27,6 +28,7 @@ struct Cli {
 enum Verb {
     /// Install whatever is missing to build and run everything (the other commands do it by themselves)
     Setup,
+    Demo(demo::Args),
     Test(test::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
 fn run(verb: &Verb) -> Result<ExitCode> {
     match verb {
         Verb::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
     }
 }

@@ -158,6 +158,12 @@ impl Lab {
         Ok(published)
     }
 
+    /// Writes a published Service anew, with other endpoints or ports, and waits until every agent has taken it up.
+    pub fn change(&self, published: &Published, to: &Service) -> Result<()> {
+        self.manifests.change(published, to)?;
+        self.agents.iter().try_for_each(|agent| agent.wait_for(to))
+    }
+
     /// Withdraws a Service and waits until no agent knows it any more.
     pub fn withdraw(&self, published: Published) -> Result<()> {
         let name = published.name().to_owned();
@@ -179,11 +185,6 @@ impl Lab {
     /// How many packets the nodes' rules against invalid ones have dropped so far.
     pub fn invalid_packets(&self) -> Result<u64> {
         Ok(self.node1.invalid_packets()? + self.node2.invalid_packets()?)
-    }
-
-    /// What a person wants to see after a failure: the agents' logs.
-    pub fn logs(&self) -> String {
-        self.agents.iter().map(|agent| format!("--- {}\n{}", agent.node(), agent.log())).collect()
     }
 }
 

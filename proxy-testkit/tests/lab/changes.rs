@@ -15,9 +15,9 @@ use crate::common::{STREAM, TCP, UDP, standard, tally, usual, who};
 fn a_backend_that_is_added_is_used() {
     let lab = standard();
     let small = usual("growing", 50, [&lab.node1.a]);
-    let _published = lab.publish(&small).unwrap();
+    let published = lab.publish(&small).unwrap();
     let grown = usual("growing", 50, [&lab.node1.a, &lab.node2.a]);
-    let _published_again = lab.publish(&grown).unwrap();
+    lab.change(&published, &grown).unwrap();
     for family in Family::BOTH {
         for protocol in Protocol::BOTH {
             // One of two is missed by chance in 40 tries once in 5 * 10^11.
@@ -34,7 +34,7 @@ fn a_backend_that_is_removed_gets_nothing_new_and_keeps_what_it_has() {
     let from = &lab.node1.c;
     for family in Family::BOTH {
         let leaving = usual("leaving", 51, [&lab.node2.b]);
-        let _first = lab.publish(&leaving).unwrap();
+        let published = lab.publish(&leaving).unwrap();
         let mut held = from.inside(|| client::connect(leaving.at(family, STREAM))).unwrap();
         let mut echo = |word: &[u8]| {
             held.write_all(word).unwrap();
@@ -47,7 +47,7 @@ fn a_backend_that_is_removed_gets_nothing_new_and_keeps_what_it_has() {
         assert_eq!(client::ask_again(&talking).unwrap().pod, "pod2b");
 
         let left = usual("leaving", 51, [&lab.node1.b]);
-        let _second = lab.publish(&left).unwrap();
+        lab.change(&published, &left).unwrap();
         for protocol in Protocol::BOTH {
             let answers = from.ask_many(protocol, left.at(family, who(protocol)), 20).unwrap();
             assert!(answers.iter().all(|answer| answer.pod == "pod1b"), "{answers:?}");
@@ -57,7 +57,7 @@ fn a_backend_that_is_removed_gets_nothing_new_and_keeps_what_it_has() {
         assert_eq!(client::ask_again(&talking).unwrap().pod, "pod1b", "{family:?}: UDP went on to a removed backend");
 
         let nobody = usual("leaving", 51, []);
-        let _third = lab.publish(&nobody).unwrap();
+        lab.change(&published, &nobody).unwrap();
         echo(b"even when nobody is left");
         let refused = client::ask_again(&talking).unwrap_err();
         assert_eq!(client::describe(&refused), "ECONNREFUSED", "{family:?}: UDP");
@@ -91,7 +91,7 @@ fn no_connection_is_lost_while_endpoints_change() {
     let (one, two) = (&lab.node1, &lab.node2);
     let all = [&one.a, &one.b, &two.a];
     let service = usual("busy", 53, all);
-    let mut published = vec![lab.publish(&service).unwrap()];
+    let published = lab.publish(&service).unwrap();
     let stop = AtomicBool::new(false);
     let bursts: Vec<(String, Burst)> = thread::scope(|scope| {
         let (stop, service) = (&stop, &service);
@@ -103,7 +103,7 @@ fn no_connection_is_lost_while_endpoints_change() {
             .collect();
         for _ in 0..10 {
             for backends in [vec![&one.a], vec![&one.b, &two.a], all.to_vec()] {
-                published.push(lab.publish(&usual("busy", 53, backends)).unwrap());
+                lab.change(&published, &usual("busy", 53, backends)).unwrap();
             }
         }
         stop.store(true, Ordering::Relaxed);

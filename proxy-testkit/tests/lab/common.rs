@@ -51,9 +51,12 @@ impl<T: DerefMut<Target = Lab>> DerefMut for Turn<T> {
 impl<T: Deref<Target = Lab>> Drop for Turn<T> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let logs = self.lab.logs();
-            let lines: Vec<_> = logs.lines().collect();
-            eprintln!("the end of the agents' logs:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            for agent in self.lab.agents() {
+                let log = agent.log();
+                let lines: Vec<_> = log.lines().collect();
+                let end = lines[lines.len().saturating_sub(15)..].iter().map(|line| line.get(..300).unwrap_or(line));
+                eprintln!("the end of {}'s log:\n{}", agent.node(), end.collect::<Vec<_>>().join("\n"));
+            }
         }
     }
 }

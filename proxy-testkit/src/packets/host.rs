@@ -1,0 +1,262 @@
+//! The host's executor: the core as ordinary Rust, with maps in memory.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use bytemuck::Pod;
+use proxy_common::addr::{Address, Ipv4, Ipv6};
+use proxy_common::datapath::checksum::{Delta, never_zero};
+use proxy_common::datapath::{
+    Host, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
+};
+use proxy_common::maps::{
+    Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters,
+};
+
+use super::{Done, Executor, Hook, NODE, World};
+
+/// Maps of one family in memory.
+#[derive(Default)]
+struct FamilyMaps<A: Address> {
+    frontends: HashMap<FrontendKey<A>, Frontend>,
+    slots: Vec<u32>,
+    backends: Vec<Backend<A>>,
+    flows: HashMap<FlowKey<A>, Flow<A>>,
+}
+
+/// The core's surroundings in memory.
+pub struct HostEnv {
+    v4: FamilyMaps<Ipv4>,
+    v6: FamilyMaps<Ipv6>,
+    /// Most flow entries of a family; a store beyond fails.
+    pub max_flows: usize,
+    /// Seconds since boot.
+    pub now: u32,
+    random: u32,
+    device: Device,
+    counters: HashMap<u32, ServiceCounters>,
+}
+
+impl HostEnv {
+    /// The world's maps, without flows.
+    pub fn new(world: &World) -> Self {
+        let device = Device { masquerade_v4: Ipv4(NODE.0.octets()), masquerade_v6: Ipv6(NODE.1.octets()), ..Device::default() };
+        Self {
+            v4: family(&world.v4),
+            v6: family(&world.v6),
+            max_flows: usize::MAX,
+            now: 1_000,
+            random: 0x9e37_79b9,
+            device,
+            counters: HashMap::new(),
+        }
+    }
+
+    /// Sets the role of the device that the next packets are on.
+    pub fn set_role(&mut self, role: DeviceRole) {
+        self.device.role = role as u8;
+    }
+
+    /// What was counted on a Service port.
+    pub fn counters(&self, service: u32) -> ServiceCounters {
+        self.counters.get(&service).copied().unwrap_or_default()
+    }
+
+    /// Takes all IPv4 backends away, as the agent does when they leave their Services.
+    pub fn remove_backends_v4(&mut self) {
+        for backend in &mut self.v4.backends {
+            *backend = Backend { generation: backend.generation + 1, ..Backend::default() };
+        }
+        for frontend in self.v4.frontends.values_mut() {
+            frontend.count = 0;
+        }
+    }
+
+    /// Runs one packet through a hook.
+    pub fn run(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
+        let is_v4 = packet.bytes.first().is_some_and(|byte| byte >> 4 == 4);
+        match (hook, is_v4) {
+            (Hook::Ingress, true) => ingress::<Ipv4, _, _>(packet, self),
+            (Hook::Egress, true) => egress::<Ipv4, _, _>(packet, self),
+            (Hook::Ingress, false) => ingress::<Ipv6, _, _>(packet, self),
+            (Hook::Egress, false) => egress::<Ipv6, _, _>(packet, self),
+        }
+    }
+}
+
+fn family<A: Address>(tables: &super::world::Tables<A>) -> FamilyMaps<A>
+where
+    FrontendKey<A>: std::hash::Hash + Eq,
+{
+    FamilyMaps {
+        frontends: tables.frontends.iter().copied().collect(),
+        slots: tables.slots.clone(),
+        backends: tables.backends.clone(),
+        flows: HashMap::new(),
+    }
+}
+
+impl Host for HostEnv {
+    fn now(&mut self) -> u32 {
+        self.now
+    }
+
+    fn random(&mut self) -> u32 {
+        // xorshift32: what the tests need is that it goes on.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random
+    }
+
+    fn device(&self) -> Option<Device> {
+        Some(self.device)
+    }
+
+    fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
+        add(self.counters.entry(service).or_default());
+    }
+}
+
+/// Implements the tables of one family with one field.
+macro_rules! tables {
+    ($address:ty, $field:ident) => {
+        impl Tables<$address> for HostEnv {
+            fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
+                self.$field.frontends.get(key).copied()
+            }
+
+            fn slot(&self, index: u32) -> Option<u32> {
+                self.$field.slots.get(index as usize).copied()
+            }
+
+            fn backend(&self, id: u32) -> Option<Backend<$address>> {
+                self.$field.backends.get(id as usize).copied()
+            }
+
+            fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
+                self.$field.flows.get_mut(key)
+            }
+
+            fn store_flow(
+                &mut self,
+                key: &FlowKey<$address>,
+                flow: &Flow<$address>,
+                mode: StoreMode,
+            ) -> Result<(), StoreError> {
+                let is_there = self.$field.flows.contains_key(key);
+                if is_there && mode == StoreMode::New {
+                    return Err(StoreError::Exists);
+                }
+                if !is_there && self.$field.flows.len() >= self.max_flows {
+                    return Err(StoreError::Full);
+                }
+                self.$field.flows.insert(*key, *flow);
+                Ok(())
+            }
+
+            fn delete_flow(&mut self, key: &FlowKey<$address>) {
+                self.$field.flows.remove(key);
+            }
+        }
+    };
+}
+tables!(Ipv4, v4);
+tables!(Ipv6, v6);
+
+/// A packet in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPacket {
+    /// The bytes from the IP header on.
+    pub bytes: Vec<u8>,
+    /// Whether the transport checksum is left to the device (CHECKSUM_PARTIAL).
+    pub is_partial: bool,
+}
+
+impl HostPacket {
+    /// A packet with complete checksums.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, is_partial: false }
+    }
+}
+
+impl Packet for HostPacket {
+    fn len(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        let bytes = self.bytes.get(offset..offset.checked_add(size_of::<T>())?)?;
+        Some(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()> {
+        let place = self.bytes.get_mut(offset..offset.checked_add(size_of::<T>())?)?;
+        place.copy_from_slice(bytemuck::bytes_of(&value));
+        Some(())
+    }
+
+    fn fix_checksum(&mut self, offset: usize, change: &TransportChange) -> Option<()> {
+        let old: [u8; 2] = self.load(offset)?;
+        if self.is_partial {
+            // The sum of the pseudo header, not its complement (`inet_proto_csum_replace_by_diff`, net/core/utils.c).
+            let mut sum = change.pseudo;
+            sum.add(old);
+            return self.store(offset, sum.folded().to_ne_bytes());
+        }
+        let mut sum = Delta::default();
+        sum.merge(change.pseudo);
+        sum.merge(change.body);
+        let new = sum.applied_to(old);
+        self.store(offset, if change.udp { never_zero(new) } else { new })
+    }
+
+    fn is_checksum_partial(&mut self, _offset: usize) -> Option<bool> {
+        Some(self.is_partial)
+    }
+
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        self.bytes.resize(len as usize, 0);
+        Some(())
+    }
+
+    fn prepend(&mut self, len: u32) -> Option<()> {
+        self.bytes.splice(0..0, std::iter::repeat_n(0, len as usize));
+        Some(())
+    }
+}
+
+/// Runs the table on [`HostEnv`].
+pub struct HostExecutor {
+    env: HostEnv,
+}
+
+impl HostExecutor {
+    /// An executor; [`Executor::reset`] fills it.
+    pub fn new() -> Self {
+        Self { env: HostEnv::new(&World::new()) }
+    }
+}
+
+impl Default for HostExecutor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Executor for HostExecutor {
+    fn reset(&mut self, world: &World) -> Result<()> {
+        self.env = HostEnv::new(world);
+        Ok(())
+    }
+
+    fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done> {
+        self.env.set_role(role);
+        let mut packet = HostPacket::new(packet.to_vec());
+        Ok(match self.env.run(hook, &mut packet) {
+            Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
+            Verdict::Reply => Done::Reply(packet.bytes),
+            Verdict::Drop(_) => Done::Drop,
+        })
+    }
+}
