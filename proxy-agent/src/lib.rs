@@ -4,9 +4,15 @@
 //! [`plan`] the operations that make it so, and the map writer applies them. `model` and `plan` are pure: no
 //! clock, no Kubernetes client, no BPF; what they decide, they return.
 
+pub mod cli;
+pub mod commands;
+pub mod devices;
 pub mod event;
+pub mod kernel;
 pub mod model;
 pub mod object;
+pub mod output;
 pub mod plan;
+pub mod run;
 pub mod store;
 pub mod watch;

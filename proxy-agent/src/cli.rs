@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::devices::DeviceFilter;
+use crate::kernel::{AttachMode, PinPath, Sizes};
+use crate::output::Format;
+
+/// Pointsman: a Kubernetes Service load balancer in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "proxy-agent", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the agent can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keep the kernel's maps true to the Services, until told to stop; the kernel then goes on as it is
+    Run(Box<RunArgs>),
+    /// Remove all that agents ever made at a pin path: programs, filters, maps, folders
+    Cleanup(CleanupArgs),
+    /// List the frontends: addresses and ports that are balanced
+    Frontends(LookArgs),
+    /// List the backends: addresses and ports that traffic goes to
+    Backends(LookArgs),
+    /// List the flows: connections that are being translated
+    Flows(LookArgs),
+    /// List what the programs counted: for each Service port, and dropped packets by reason
+    Counters(LookArgs),
+}
+
+/// `proxy-agent run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Folder of manifests (Services, EndpointSlices, Nodes; YAML or JSON), watched for changes
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Name of this node, as EndpointSlices and its Node object have it
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: String,
+    /// Where the maps and links are pinned; agents on one kernel need one each.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Devices to attach to instead of those that the rule finds: names, or beginnings of names with +; with ! to
+    /// exclude; the last that fits decides
+    #[arg(long, value_name = "LIST")]
+    pub devices: Option<DeviceFilter>,
+    /// Say more: -v what the agent and the kernel programs decide, -vv everything. RUST_LOG overrides it
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Sizes of the maps. A pinned map keeps its size.
+    #[command(flatten)]
+    pub sizes: Sizes,
+    /// How programs are attached; by default the best that the kernel has.
+    #[arg(long, value_enum, hide = true)]
+    pub attach: Option<AttachMode>,
+}
+
+/// `proxy-agent cleanup`.
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// Where to clean up.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Do it though an agent runs
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// The commands that look into the pinned maps. No agent has to run.
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Only Services of this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only the Service of this name, or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// `--pin-path`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// Folder on a BPF filesystem where maps and links are pinned; every agent on a kernel needs its own
+    #[arg(long, value_name = "DIR", default_value = PinPath::DEFAULT)]
+    pub pin_path: PathBuf,
+}
+
+impl PinArgs {
+    /// The pin path.
+    pub fn path(&self) -> PinPath {
+        PinPath::new(&self.pin_path)
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_by_default_are_those_of_the_type() {
+        let cli = Cli::try_parse_from(["proxy-agent", "run", "--manifests", "d", "--node-name", "n"]);
+        let sizes = match cli.map(|cli| cli.command) {
+            Ok(Command::Run(args)) => args.sizes,
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!(sizes, Sizes::default());
+    }
+}

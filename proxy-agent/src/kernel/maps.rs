@@ -1,0 +1,159 @@
+//! The set of pinned maps.
+//!
+//! The kernel programs are loaded with these maps, so the loader is what creates them; here they are looked at
+//! before that (a pin is never adopted unchecked) and opened after it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use bytemuck::Pod;
+use proxy_common::addr::{Address, Ipv4, Ipv6};
+use proxy_common::maps::{
+    Backend, Device, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters, ServiceName, SlotIndex,
+};
+
+use super::error::MapSetError;
+use super::map::Map;
+use super::spec::{self, MapKind, Shape, Sizes, Spec};
+use super::sys::{self, MapInfo};
+
+/// The maps of one family.
+#[derive(Debug)]
+pub struct FamilyMaps<A: Address> {
+    /// `frontend_v4` or `frontend_v6`.
+    pub frontend: Map<FrontendKey<A>, Frontend>,
+    /// `slot_v4` or `slot_v6`.
+    pub slot: Map<u32, SlotIndex>,
+    /// `backend_v4` or `backend_v6`.
+    pub backend: Map<u32, Backend<A>>,
+    /// `flow_v4` or `flow_v6`.
+    pub flow: Map<FlowKey<A>, Flow<A>>,
+}
+
+/// All maps, opened.
+#[derive(Debug)]
+pub struct MapSet {
+    /// The IPv4 maps.
+    pub v4: FamilyMaps<Ipv4>,
+    /// The IPv6 maps.
+    pub v6: FamilyMaps<Ipv6>,
+    /// `service`.
+    pub service: Map<u32, ServiceName>,
+    /// `service_stats`.
+    pub service_stats: Map<u32, ServiceCounters>,
+    /// `drop_stats`.
+    pub drop_stats: Map<u32, u64>,
+    /// `device`.
+    pub device: Map<u32, Device>,
+}
+
+impl MapSet {
+    /// Opens the maps pinned in a folder, of whatever size they are.
+    ///
+    /// # Errors
+    /// When one is missing, cannot be opened, or has another type or layout.
+    pub fn open(folder: &Path) -> Result<Self, MapSetError> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| MapSetError::Cpus { path, source })?;
+        let open = Opener { folder, cpus };
+        Ok(Self {
+            v4: FamilyMaps {
+                frontend: open.map(&spec::FRONTEND_V4)?,
+                slot: open.map(&spec::SLOT_V4)?,
+                backend: open.map(&spec::BACKEND_V4)?,
+                flow: open.map(&spec::FLOW_V4)?,
+            },
+            v6: FamilyMaps {
+                frontend: open.map(&spec::FRONTEND_V6)?,
+                slot: open.map(&spec::SLOT_V6)?,
+                backend: open.map(&spec::BACKEND_V6)?,
+                flow: open.map(&spec::FLOW_V6)?,
+            },
+            service: open.map(&spec::SERVICE)?,
+            service_stats: open.map(&spec::SERVICE_STATS)?,
+            drop_stats: open.map(&spec::DROP_STATS)?,
+            device: open.map(&spec::DEVICE)?,
+        })
+    }
+
+    /// Looks whether the maps that are pinned in a folder can be adopted as they are. Returns how many there are.
+    ///
+    /// # Errors
+    /// When one cannot be opened, or has another type, layout or size.
+    pub fn check(folder: &Path, sizes: &Sizes) -> Result<usize, MapSetError> {
+        let mut found = 0;
+        for shape in &spec::SHAPES {
+            if let Some((_, info)) = open_pin(folder, shape)? {
+                check_layout(folder, shape, &info)?;
+                check_size(folder, shape, &info, sizes)?;
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+}
+
+struct Opener<'a> {
+    folder: &'a Path,
+    cpus: usize,
+}
+
+impl Opener<'_> {
+    fn map<K: Pod + std::fmt::Debug, V: Pod>(&self, spec: &Spec<K, V>) -> Result<Map<K, V>, MapSetError> {
+        let shape = &spec.shape;
+        let (fd, info) =
+            open_pin(self.folder, shape)?.ok_or_else(|| MapSetError::Missing { path: self.folder.join(shape.name) })?;
+        check_layout(self.folder, shape, &info)?;
+        let width = if shape.kind == MapKind::PerCpuArray { self.cpus } else { 1 };
+        Ok(Map::new(fd, shape.name, info, width))
+    }
+}
+
+/// Opens a map's pin, if there is one.
+fn open_pin(folder: &Path, shape: &Shape) -> Result<Option<(OwnedFd, MapInfo)>, MapSetError> {
+    let path = folder.join(shape.name);
+    let fd = match sys::open_pin(&path) {
+        Ok(fd) => fd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(MapSetError::Open { path, source }),
+    };
+    match sys::map_info(fd.as_fd()) {
+        Ok(info) => Ok(Some((fd, info))),
+        Err(source) => Err(MapSetError::Open { path, source }),
+    }
+}
+
+fn check_layout(folder: &Path, shape: &Shape, info: &MapInfo) -> Result<(), MapSetError> {
+    for (what, found, wanted) in [
+        ("type", info.kind, shape.kind as u32),
+        ("key size", info.key_size, shape.key_size),
+        ("value size", info.value_size, shape.value_size),
+    ] {
+        if found != wanted {
+            let advice = "something else made it, or a version of the agent that does not fit: remove it with \
+                          `proxy-agent cleanup`, or choose another --pin-path";
+            return Err(mismatch(folder, shape, what, found, wanted, advice.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn check_size(folder: &Path, shape: &Shape, info: &MapInfo, sizes: &Sizes) -> Result<(), MapSetError> {
+    let wanted = (shape.size.of)(sizes);
+    if info.max_entries == wanted {
+        return Ok(());
+    }
+    let advice = match shape.size.flag {
+        Some(flag) => format!(
+            "start it with `{flag} {}`, or remove the maps with `proxy-agent cleanup`, which ends the connections \
+             through Services",
+            info.max_entries
+        ),
+        None => "remove the maps with `proxy-agent cleanup`, which ends the connections through Services".to_owned(),
+    };
+    Err(mismatch(folder, shape, "max_entries", info.max_entries, wanted, advice))
+}
+
+fn mismatch(folder: &Path, shape: &Shape, what: &'static str, found: u32, wanted: u32, advice: String) -> MapSetError {
+    MapSetError::Mismatch { map: shape.name, path: folder.join(shape.name), what, found, wanted, advice }
+}

@@ -1,0 +1,38 @@
+//! All that knows the kernel's BPF: maps, programs, where they are attached, what is pinned.
+//!
+//! What is in the kernel outlives the agent, so each part here begins by looking at what is there: a map is
+//! adopted only if its shape fits, a link only if it is still attached to the device it is named after.
+//! Absent on purpose: any opinion about what should be in the maps. That is a plan's.
+
+mod attach;
+mod cleanup;
+mod clsact;
+mod direction;
+mod error;
+mod map;
+mod maps;
+mod pins;
+mod programs;
+mod read;
+mod spec;
+mod sys;
+mod tcx;
+mod write;
+
+pub use attach::{AttachMode, Attached, Attacher};
+pub use cleanup::{CleanupError, cleanup};
+pub use direction::Direction;
+pub use error::{AttachError, LoadError, MapError, MapSetError, PinError};
+pub use map::Map;
+pub use maps::{FamilyMaps, MapSet};
+pub use pins::{PinLock, PinPath};
+pub use programs::{LogError, OBJECT, PROGRAMS, PacketLog, Programs};
+pub use spec::Sizes;
+
+/// Whole seconds since boot, the clock of the programs (CLOCK_MONOTONIC).
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn now() -> std::io::Result<u64> {
+    sys::monotonic_seconds()
+}

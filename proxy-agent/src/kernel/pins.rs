@@ -1,0 +1,135 @@
+//! The folder of pins, and who may write in it.
+//!
+//! ```text
+//! <pin path>/v<LAYOUT>/<map>
+//! <pin path>/v<LAYOUT>/links/<ifindex>-in
+//! <pin path>/v<LAYOUT>/links/<ifindex>-out
+//! ```
+//!
+//! An agent holds a lock (flock) on the pin path itself. So it is seen by every other agent that has the same
+//! folder, in whatever namespaces it lives, and the kernel lets go of it when the agent dies.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs;
+use proxy_common::maps::LAYOUT;
+
+use super::Direction;
+use super::error::PinError;
+
+/// Where an agent pins what outlives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinPath(PathBuf);
+
+/// Proof that no other agent uses a pin path. Ends when dropped.
+#[derive(Debug)]
+pub struct PinLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl PinPath {
+    /// The pin path that agents use unless told otherwise.
+    pub const DEFAULT: &str = "/sys/fs/bpf/pointsman";
+
+    /// A pin path, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The path itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder of the maps of this agent's layout.
+    pub fn maps(&self) -> PathBuf {
+        self.0.join(format!("v{LAYOUT}"))
+    }
+
+    /// The folder of the links.
+    pub fn links(&self) -> PathBuf {
+        self.maps().join("links")
+    }
+
+    /// The link of a device.
+    pub fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
+        self.links().join(format!("{ifindex}-{direction}"))
+    }
+
+    /// Makes the folders and locks them.
+    ///
+    /// # Errors
+    /// When the path is not on a BPF filesystem, cannot be made, or another agent has it.
+    pub fn prepare(&self) -> Result<PinLock, PinError> {
+        let there = self.0.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let found = statfs::statfs(there).map_err(|error| self.error("looking at", error.into()))?;
+        if found.filesystem_type() != statfs::BPF_FS_MAGIC {
+            return Err(PinError::NotBpf { path: self.0.clone() });
+        }
+        loop {
+            fs::create_dir_all(&self.0).map_err(|error| self.error("making the folder", error))?;
+            if let Some(lock) = self.lock()? {
+                fs::create_dir_all(self.links()).map_err(|error| self.error("making the folders in", error))?;
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks the pin path. `None` where there is none.
+    ///
+    /// # Errors
+    /// When another agent has it.
+    pub fn lock(&self) -> Result<Option<PinLock>, PinError> {
+        let file = match File::open(&self.0) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.error("opening", error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(PinError::Locked { path: self.0.clone() }),
+            Err(TryLockError::Error(error)) => return Err(self.error("locking", error)),
+        }
+        // A cleanup may have removed the folder between the two calls: a lock on that one keeps nobody away.
+        let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let locked = file.metadata().map(inode).map_err(|error| self.error("looking at", error))?;
+        match fs::metadata(&self.0).map(inode) {
+            Ok(now) if now == locked => Ok(Some(PinLock(file))),
+            _ => Ok(None),
+        }
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> PinError {
+        PinError::Io { action, path: self.0.clone(), source }
+    }
+
+    /// The devices that links are pinned for, by ifindex.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn linked_devices(&self) -> Result<std::collections::BTreeSet<u32>, PinError> {
+        let folder = self.links();
+        let error = |source| PinError::Io { action: "reading the folder", path: folder.clone(), source };
+        let mut devices = std::collections::BTreeSet::new();
+        for entry in fs::read_dir(&folder).map_err(error)? {
+            let name = entry.map_err(error)?.file_name();
+            let ifindex =
+                name.to_str().and_then(|name| name.split_once('-')).map(|(ifindex, _)| ifindex.parse::<u32>());
+            devices.extend(ifindex.and_then(Result::ok));
+        }
+        Ok(devices)
+    }
+}
+
+/// Removes a pin, if there is one. Returns whether there was.
+///
+/// # Errors
+/// When the filesystem refuses.
+pub(super) fn remove(path: &Path) -> Result<bool, PinError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(PinError::Io { action: "removing", path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,142 @@
+//! Loading the kernel programs, with the pinned maps.
+
+use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfLoader};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Direction;
+use super::error::LoadError;
+use super::maps::MapSet;
+use super::pins::PinPath;
+use super::spec::{SHAPES, Sizes};
+use crate::devices::Layer;
+
+/// The object file with the programs, as the build made it. Empty where it was told to skip it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));
+
+/// Names of all programs.
+pub const PROGRAMS: [&str; 4] = ["tc_in_eth", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
+
+/// The first kernel whose `bpf_l4_csum_replace` knows `BPF_F_IPV6`.
+const CSUM_IPV6: KernelVersion = KernelVersion::new(6, 16, 0);
+
+/// What the programs say about packets. What is not said costs nothing: the verifier removes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PacketLog {
+    /// Nothing.
+    Off = 0,
+    /// What they decide.
+    Debug = 4,
+    /// Everything.
+    Trace = 5,
+}
+
+/// The programs in the kernel.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the programs with the maps pinned at a path; those not there yet are made and pinned.
+    ///
+    /// # Errors
+    /// When a pinned map does not fit, or the kernel refuses a map or a program.
+    pub fn load(pins: &PinPath, sizes: &Sizes, log: PacketLog) -> Result<Self, LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoPrograms);
+        }
+        let folder = pins.maps();
+        let adopted = MapSet::check(&folder, sizes)?;
+        tracing::debug!("{adopted} of {} maps are there already", SHAPES.len());
+
+        let level = log as u8;
+        let csum_ipv6 = u8::from(KernelVersion::current().is_ok_and(|now| now >= CSUM_IPV6));
+        let mut loader = EbpfLoader::new();
+        loader.override_global("AYA_LOG_LEVEL", &level, false);
+        loader.override_global("CSUM_IPV6", &csum_ipv6, false);
+        for shape in &SHAPES {
+            loader.map_max_entries(shape.name, (shape.size.of)(sizes));
+            loader.map_pin_path(shape.name, folder.join(shape.name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
+        for name in PROGRAMS {
+            let program = ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
+            classifier(program)
+                .and_then(SchedClassifier::load)
+                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Name and number of verified instructions of each program, where the kernel tells (5.16 and later).
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn verified_instructions(&self) -> Result<Vec<(&'static str, Option<u32>)>, LoadError> {
+        PROGRAMS
+            .into_iter()
+            .map(|name| {
+                let program = self.ebpf.program(name).ok_or(LoadError::Missing { name })?;
+                let info = program.info().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+                Ok((name, info.verified_instruction_count()))
+            })
+            .collect()
+    }
+
+    /// The program for a kind of device and a direction.
+    pub(super) fn classifier(
+        &mut self,
+        layer: Layer,
+        direction: Direction,
+    ) -> Result<&mut SchedClassifier, ProgramError> {
+        let name = match (layer, direction) {
+            (Layer::Ethernet, Direction::In) => "tc_in_eth",
+            (Layer::Ethernet, Direction::Out) => "tc_out_eth",
+            (Layer::Ip, Direction::In) => "tc_in_l3",
+            (Layer::Ip, Direction::Out) => "tc_out_l3",
+        };
+        self.ebpf.program_mut(name).ok_or(ProgramError::NotLoaded).and_then(classifier)
+    }
+
+    /// The descriptor of a program.
+    pub(super) fn fd(&mut self, layer: Layer, direction: Direction) -> Result<&ProgramFd, ProgramError> {
+        self.classifier(layer, direction)?.fd()
+    }
+
+    /// Hands what the programs say about packets to `tracing`, for as long as the runtime lives.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be read.
+    pub fn forward_log(&mut self) -> Result<(), LogError> {
+        let logger = aya_log::EbpfLogger::init(&mut self.ebpf).map_err(Box::new)?;
+        // SAFETY: the logger keeps its ring buffer, and so its descriptor, for as long as it lives.
+        let logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let mut logger = logger.map_err(std::io::Error::from)?;
+        tokio::spawn(async move {
+            while let Ok(mut guard) = logger.readable_mut().await {
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        });
+        Ok(())
+    }
+}
+
+fn classifier(program: &mut Program) -> Result<&mut SchedClassifier, ProgramError> {
+    program.try_into()
+}
+
+/// The programs' messages cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The ring buffer is missing or odd.
+    #[error("reading what the kernel programs log")]
+    Buffer(#[from] Box<aya_log::Error>),
+    /// It cannot be waited for.
+    #[error("waiting for what the kernel programs log")]
+    Wait(#[from] std::io::Error),
+}

@@ -1,0 +1,85 @@
+//! `proxy-agent`: see `proxy-agent --help`.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use proxy_agent::cli::{Cli, Command, LogFormat, RunArgs};
+use proxy_agent::kernel::{self, PacketLog};
+use proxy_agent::{commands, output, run};
+use tracing::Level;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `proxy-agent flows | head`
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {}", output::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => {
+            log_to_stderr(&args)?;
+            let runtime = runtime()?;
+            Ok(runtime.block_on(run::run(*args, packet_log()))?)
+        }
+        Command::Cleanup(args) => {
+            let report = |removed| println!("removed {removed}");
+            Ok(runtime()?.block_on(kernel::cleanup(&args.pins.path(), args.force, report))?)
+        }
+        Command::Frontends(args) => commands::frontends(&args),
+        Command::Backends(args) => commands::backends(&args),
+        Command::Flows(args) => commands::flows(&args),
+        Command::Counters(args) => commands::counters(&args),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+/// Sets up the log: RUST_LOG if it is set, else by -v.
+fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
+    let by_flag = match args.verbose {
+        0 => "info",
+        1 => "info,proxy_agent=debug,proxy_ebpf=debug",
+        _ => "debug,proxy_agent=trace,proxy_ebpf=trace",
+    };
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).with_context(|| format!("reading RUST_LOG={text}"))?
+        }
+        _ => EnvFilter::new(by_flag),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            log.with_ansi(is_colourful).with_target(args.verbose > 0).init();
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel programs are to say: as much as the log wants of them.
+fn packet_log() -> PacketLog {
+    if tracing::enabled!(target: "proxy_ebpf", Level::TRACE) {
+        PacketLog::Trace
+    } else if tracing::enabled!(target: "proxy_ebpf", Level::DEBUG) {
+        PacketLog::Debug
+    } else {
+        PacketLog::Off
+    }
+}

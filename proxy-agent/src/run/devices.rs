@@ -1,0 +1,132 @@
+//! Keeping programs on the devices that should have them, and the `device` map true to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_common::maps::DeviceRole;
+
+use crate::devices::{Layer, Target};
+use crate::kernel::{Attached, Attacher, MapError, MapSet};
+use crate::output::chain;
+
+/// The devices that are attached to.
+pub(super) struct Devices {
+    attacher: Attacher,
+    attached: BTreeMap<u32, Target>,
+    /// Errors that have been reported, by ifindex: none is repeated while it stays the same.
+    troubles: BTreeMap<u32, String>,
+    is_swept: bool,
+}
+
+impl Devices {
+    pub(super) fn new(attacher: Attacher) -> Self {
+        Self { attacher, attached: BTreeMap::new(), troubles: BTreeMap::new(), is_swept: false }
+    }
+
+    /// How many devices have the programs.
+    pub(super) fn count(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// Attaches to these devices and no others. False if something has to be tried again.
+    pub(super) fn reconcile(&mut self, targets: BTreeMap<u32, Target>, maps: &MapSet) -> bool {
+        let mut is_done = self.sweep(&targets, maps);
+        for (ifindex, target) in &targets {
+            match self.attach(*ifindex, target, maps) {
+                Ok(()) => drop(self.troubles.remove(ifindex)),
+                // Gone since it was listed: the next list lacks it.
+                Err(_) if name(*ifindex).is_none() => {}
+                Err(trouble) => {
+                    is_done = false;
+                    let trouble = format!("device {}: {trouble}", target.name);
+                    if self.troubles.get(ifindex) != Some(&trouble) {
+                        tracing::error!("{trouble}; trying again");
+                        self.troubles.insert(*ifindex, trouble);
+                    }
+                }
+            }
+        }
+        is_done
+    }
+
+    fn attach(&mut self, ifindex: u32, target: &Target, maps: &MapSet) -> Result<(), String> {
+        let known = self.attached.get(&ifindex);
+        // Before the programs: they read it.
+        if known.is_none_or(|known| known.device != target.device) {
+            maps.device.set(&ifindex, &target.device).map_err(|error| chain(&error).to_string())?;
+        }
+        let outcome =
+            self.attacher.attach(ifindex, &target.name, target.layer).map_err(|error| chain(&error).to_string())?;
+        let described = describe(target);
+        match outcome {
+            Attached::New => tracing::info!("device {described}: attached"),
+            Attached::Adopted => tracing::info!("device {described}: programs replaced"),
+            Attached::Repaired => tracing::warn!("device {described}: the programs had been detached, and are back"),
+            Attached::Unchanged if known.is_some_and(|known| known.device != target.device) => {
+                tracing::info!("device {described}: changed");
+            }
+            Attached::Unchanged => {}
+        }
+        self.attached.insert(ifindex, target.clone());
+        Ok(())
+    }
+
+    /// Leaves the devices that are not wanted. Devices that an earlier agent left there are looked for once.
+    fn sweep(&mut self, targets: &BTreeMap<u32, Target>, maps: &MapSet) -> bool {
+        let mut candidates: BTreeSet<u32> = self.attached.keys().copied().collect();
+        if !self.is_swept {
+            match self.of_earlier_agents(maps) {
+                Ok(earlier) => candidates.extend(earlier),
+                Err(trouble) => {
+                    tracing::error!("{trouble}; trying again");
+                    return false;
+                }
+            }
+        }
+        let mut is_done = true;
+        for ifindex in candidates.into_iter().filter(|ifindex| !targets.contains_key(ifindex)) {
+            let name = name(ifindex);
+            let result = self
+                .attacher
+                .detach(ifindex, name.as_deref())
+                .map_err(|error| chain(&error).to_string())
+                .and_then(|()| maps.device.remove(&ifindex).map_err(|error| chain(&error).to_string()));
+            match result {
+                Ok(()) => {
+                    let known = self.attached.remove(&ifindex).map(|target| target.name);
+                    self.troubles.remove(&ifindex);
+                    let known = known.or_else(|| name.clone()).unwrap_or_else(|| ifindex.to_string());
+                    tracing::info!("device {known}: {}", if name.is_some() { "detached" } else { "gone" });
+                }
+                Err(trouble) => {
+                    tracing::error!("device {ifindex}: {trouble}; trying again");
+                    is_done = false;
+                }
+            }
+        }
+        self.is_swept = is_done;
+        is_done
+    }
+
+    fn of_earlier_agents(&self, maps: &MapSet) -> Result<BTreeSet<u32>, String> {
+        let mut devices = self.attacher.devices().map_err(|error| chain(&error).to_string())?;
+        let read: Result<(), MapError> = maps.device.for_each(|ifindex, _| {
+            devices.insert(ifindex);
+        });
+        read.map_err(|error| chain(&error).to_string())?;
+        Ok(devices)
+    }
+}
+
+/// Name of a device of this network namespace.
+fn name(ifindex: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
+fn describe(target: &Target) -> String {
+    let role = if target.device.role == DeviceRole::Uplink as u8 { "uplink" } else { "pod" };
+    let layer = match target.layer {
+        Layer::Ethernet => "",
+        Layer::Ip => ", no Ethernet header",
+    };
+    format!("{} ({role}{layer})", target.name)
+}

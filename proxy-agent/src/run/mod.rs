@@ -1,0 +1,204 @@
+//! `proxy-agent run`: the one task that owns the state.
+//!
+//! Sources of objects, the network namespace and signals send it messages; it alone changes maps and devices.
+//! News that come together are worked off together. What fails is tried again, later each time, on the state
+//! read anew; nothing is taken for granted that was not read or written.
+//!
+//! When it ends, by a signal or a crash, the kernel goes on with what it has.
+
+mod devices;
+mod services;
+mod sysctl;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::cli::RunArgs;
+use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, decide, follow};
+use crate::event::{Event, EventReceiver};
+use crate::kernel::{
+    AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
+};
+use crate::output::chain;
+use crate::store::Store;
+use crate::watch::manifests::{Manifests, ManifestsError};
+use devices::Devices;
+use services::Services;
+
+/// News are worked off so long after the first one: what comes together is done together.
+const COALESCE: Duration = Duration::from_millis(3);
+/// What failed is tried again after this, and after twice as long each time it fails again.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Longest time to the next try.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Attached programs are looked at so often, as somebody may have detached them.
+const INSPECTION: Duration = Duration::from_secs(30);
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pin path cannot be used, or another agent has it.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The manifests cannot be read.
+    #[error(transparent)]
+    Manifests(#[from] ManifestsError),
+    /// The kernel programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Their log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The maps cannot be opened.
+    #[error(transparent)]
+    Maps(#[from] MapSetError),
+    /// The maps cannot be read.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The network devices cannot be found.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Signals cannot be received.
+    #[error("setting up the signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs the agent until it gets SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start. Once started, errors are logged and what failed is tried again.
+pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let manifests = Manifests::open(&args.manifests)?;
+
+    let pins = args.pins.path();
+    let _lock = pins.prepare()?;
+    let mut programs = Programs::load(&pins, &args.sizes, log)?;
+    if log != PacketLog::Off {
+        programs.forward_log()?;
+    }
+    let maps = MapSet::open(&pins.maps())?;
+    let mode = args.attach.unwrap_or_else(AttachMode::detect);
+    let network = follow().await?;
+    sysctl::check(&network.borrow());
+
+    let services = Services::new(maps, args.node_name.clone(), args.sizes.into())?;
+    tracing::info!(
+        "node {}, pins at {}, attaching by {}",
+        args.node_name,
+        pins.path().display(),
+        match mode {
+            AttachMode::Tcx => "TCX links",
+            AttachMode::Clsact => "clsact filters",
+        }
+    );
+    let (sender, events) = mpsc::channel(64);
+    tokio::spawn(manifests.run(sender));
+    let mut owner = Owner {
+        store: Store::default(),
+        network,
+        filter: args.devices.unwrap_or_default(),
+        node_name: args.node_name,
+        services,
+        devices: Devices::new(Attacher::new(programs, pins, mode)),
+        is_ready: false,
+    };
+    tokio::select! {
+        () = owner.work(events) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending; the kernel goes on forwarding (`proxy-agent cleanup` would end that)");
+    Ok(())
+}
+
+/// The state, and what it takes to bring it into the kernel.
+struct Owner {
+    store: Store,
+    network: watch::Receiver<Network>,
+    filter: DeviceFilter,
+    node_name: String,
+    services: Services,
+    devices: Devices,
+    is_ready: bool,
+}
+
+impl Owner {
+    /// Works off news for ever.
+    async fn work(&mut self, mut events: EventReceiver) {
+        let mut inspection = interval(INSPECTION);
+        inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due: Option<Instant> = None;
+        let mut delay = FIRST_RETRY;
+        let mut is_following = true;
+        loop {
+            let soon = Instant::now() + COALESCE;
+            tokio::select! {
+                Some(news) = events.recv() => {
+                    if self.take(news) {
+                        due = Some(due.map_or(soon, |due| due.min(soon)));
+                    }
+                }
+                changed = self.network.changed(), if is_following => {
+                    is_following = changed.is_ok();
+                    // A new device may get its first address any moment: at once.
+                    due = Some(Instant::now());
+                }
+                _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    if self.bring_into_kernel() {
+                        delay = FIRST_RETRY;
+                    } else {
+                        due = Some(Instant::now() + delay);
+                        delay = (delay * 2).min(LAST_RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes news in. Returns whether anything is to be done about them.
+    fn take(&mut self, news: Vec<Event>) -> bool {
+        let mut is_changed = false;
+        for event in news {
+            if let Event::Problem(problem) = &event {
+                tracing::warn!("{problem}");
+            }
+            is_changed |= self.store.apply(event);
+        }
+        is_changed
+    }
+
+    /// Makes devices and maps what they should be. False if something has to be tried again.
+    fn bring_into_kernel(&mut self) -> bool {
+        let node_addresses = self.node_addresses();
+        let Decision { attach, addresses } = {
+            let network = self.network.borrow_and_update();
+            decide(&network, &self.filter, &node_addresses)
+        };
+        let devices = self.devices.reconcile(attach, self.services.maps());
+        let services = match self.services.reconcile(&self.store, addresses) {
+            Ok(is_done) => is_done,
+            Err(error) => {
+                tracing::error!("{}; trying again on the state read anew", chain(&error));
+                false
+            }
+        };
+        if devices && services && !self.is_ready && self.store.is_synced() {
+            self.is_ready = true;
+            tracing::info!("ready: {} Service ports, {} devices", self.services.count(), self.devices.count());
+        }
+        devices && services
+    }
+
+    fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        self.store.node(&self.node_name).map(|node| node.addresses.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,194 @@
+//! The kernel programs load, and the set of pinned maps is adopted or refused as it should be. Needs root and a
+//! BPF filesystem at /sys/fs/bpf.
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, Sizes};
+use proxy_agent::plan::{FamilyOp, Op, Realized};
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, ServiceCounters, TCP};
+
+/// A pin path of its own for each test, removed at its end, also by a panic.
+struct Pins(PinPath);
+
+impl Pins {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(PinPath::new(format!("/sys/fs/bpf/pointsman-test-{}-{number}", std::process::id())))
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(self.0.path()) {
+            eprintln!("removing {}: {error}", self.0.path().display());
+        }
+    }
+}
+
+/// Small maps, so that a test costs little memory.
+fn small() -> Sizes {
+    Sizes {
+        max_frontends: 100,
+        max_slots: 10_000,
+        max_backends: 5000,
+        max_services: 50,
+        max_flows: 1000,
+        max_devices: 10,
+    }
+}
+
+fn message(error: &dyn std::error::Error) -> String {
+    proxy_agent::output::chain(error).to_string()
+}
+
+#[test]
+fn every_program_loads() {
+    for log in [PacketLog::Off, PacketLog::Debug] {
+        let pins = Pins::new();
+        let _lock = pins.0.prepare().unwrap();
+        let programs = Programs::load(&pins.0, &small(), log).unwrap_or_else(|error| {
+            unreachable!("{}", message(&error));
+        });
+        let counts = programs.verified_instructions().unwrap();
+        assert_eq!(counts.len(), PROGRAMS.len());
+        for (name, count) in counts {
+            let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+            println!("{name:<12} log {log:<6} {count:>8} verified instructions", log = format!("{log:?}"));
+        }
+    }
+}
+
+#[test]
+fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 0);
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let mut wanted = Realized::default();
+    {
+        let maps = MapSet::open(&pins.0.maps()).unwrap();
+        assert_eq!(maps.read().unwrap(), wanted);
+        for op in ops() {
+            maps.apply(&op).unwrap();
+            maps.apply(&op).unwrap();
+            wanted.apply(&op);
+        }
+    }
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 12);
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    assert_eq!(maps.read().unwrap(), wanted);
+    assert_eq!(maps.service_stats.get(&3).unwrap().unwrap().first(), Some(&ServiceCounters::default()));
+    assert!(maps.v4.frontend.as_fd().try_clone_to_owned().is_ok());
+}
+
+/// More entries than one batch holds, in both families, one deleted again.
+fn ops() -> Vec<Op> {
+    let mut ops = vec![Op::ResetCounters { id: 3 }];
+    for id in 1..4999 {
+        let [a, b] = u16::try_from(id).unwrap().to_be_bytes();
+        let port = [0, 80];
+        let v4 =
+            Backend { addr: Ipv4([10, 0, a, b]), port, flags: Backend::<Ipv4>::LIVE, service: 3, ..Default::default() };
+        ops.push(Op::V4(FamilyOp::SetBackend { id, backend: v4 }));
+        let mut addr = Ipv6::default();
+        addr.0[14..].copy_from_slice(&[a, b]);
+        // Freed: only its generation is left.
+        ops.push(Op::V6(FamilyOp::SetBackend { id, backend: Backend { generation: 7, ..Default::default() } }));
+        ops.push(Op::V6(FamilyOp::SetSlot { index: 2 * id, backend: id }));
+        if id < 100 {
+            let key = FrontendKey::new(addr, port, TCP);
+            let frontend =
+                Frontend { service: 3, first: id, count: 1, kind: FrontendKind::ClusterIp as u8, zero: [0; 3] };
+            ops.push(Op::V6(FamilyOp::SetFrontend { key, frontend }));
+            if id == 50 {
+                ops.push(Op::V6(FamilyOp::DeleteFrontend { key }));
+            }
+        }
+    }
+    ops
+}
+
+#[test]
+fn a_full_map_is_an_error_that_names_it() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    let result = (0..=u8::MAX).try_for_each(|last| {
+        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), [0, 80], TCP);
+        maps.apply(&Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend::default() }))
+    });
+    let text = message(&result.unwrap_err());
+    assert!(text.contains("frontend_v4") && text.contains("full (100 entries)"), "{text}");
+}
+
+#[test]
+fn a_pin_of_another_size_is_refused_and_left_alone() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let larger = Sizes { max_frontends: 200, ..small() };
+    let error = Programs::load(&pins.0, &larger, PacketLog::Off).map(drop).unwrap_err();
+    let text = message(&error);
+    for part in ["frontend_v4", "100", "200", "--max-frontends 100", "cleanup"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+}
+
+#[test]
+fn a_pin_of_another_type_is_refused() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    let slot: aya::maps::Array<_, u64> = aya::maps::Array::create(10_000, 0).unwrap();
+    slot.pin(pins.0.maps().join("slot_v4")).unwrap();
+    let error = MapSet::check(&pins.0.maps(), &small()).unwrap_err();
+    assert!(
+        matches!(error, MapSetError::Mismatch { map: "slot_v4", what: "value size", found: 8, wanted: 4, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_map_says_where_it_should_be() {
+    let error = MapSet::open(Path::new("/sys/fs/bpf/pointsman-nowhere/v1")).map(drop).unwrap_err();
+    assert!(error.to_string().contains("/sys/fs/bpf/pointsman-nowhere/v1/frontend_v4"), "{error}");
+}
+
+#[test]
+fn a_pin_path_has_one_agent() {
+    let pins = Pins::new();
+    let lock = pins.0.prepare().unwrap();
+    assert!(matches!(pins.0.prepare(), Err(PinError::Locked { .. })));
+    drop(lock);
+    drop(pins.0.prepare().unwrap());
+}
+
+#[test]
+fn a_pin_path_elsewhere_is_refused_and_not_made() {
+    let path = std::env::temp_dir().join("pointsman-not-bpf");
+    let error = PinPath::new(&path).prepare().map(drop).unwrap_err();
+    assert!(matches!(error, PinError::NotBpf { .. }), "{error}");
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
+    let pins = PinPath::new(format!("/sys/fs/bpf/pointsman-test-{}-cleanup/inner", std::process::id()));
+    let lock = pins.prepare().unwrap();
+    drop(Programs::load(&pins, &small(), PacketLog::Off).unwrap());
+    let refused = kernel::cleanup(&pins, false, |_| {}).await.unwrap_err();
+    assert!(refused.to_string().contains("another agent runs"), "{refused}");
+    drop(lock);
+    let mut removed = Vec::new();
+    kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 12, "{removed:?}");
+    assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
+    assert!(Path::new("/sys/fs/bpf").exists());
+}
