@@ -113,9 +113,8 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn sum(self) -> u32 {
         let [high, low] = self.halves();
-        let words = |half: u64| {
-            ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32
-        };
+        let words =
+            |half: u64| ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32;
         words(high) + words(low)
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Invariants: no_std, no allocation, no panic path (the verifier would refuse it), no packet access but
 //! through [`datapath::Packet`], no state but through [`datapath::Env`].
-#![cfg_attr(not(test), no_std)]
+#![no_std]
 
 pub mod addr;
 pub mod datapath;

@@ -122,4 +122,3 @@ tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, FLOW_V6);
 fn store_error(error: i32) -> StoreError {
     if error == EEXIST { StoreError::Exists } else { StoreError::Full }
 }
-

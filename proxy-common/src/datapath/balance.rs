@@ -141,11 +141,7 @@ fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Re
 
 /// Stores the entry that replies are known by. False where another connection, still alive, has it.
 #[inline(always)]
-fn store_in_stack<A: Family, E: Env<A>>(
-    env: &mut E,
-    key: &FlowKey<A>,
-    flow: &Flow<A>,
-) -> Result<bool, DropReason> {
+fn store_in_stack<A: Family, E: Env<A>>(env: &mut E, key: &FlowKey<A>, flow: &Flow<A>) -> Result<bool, DropReason> {
     match env.store_flow(key, flow, StoreMode::New) {
         Ok(()) => return Ok(true),
         Err(StoreError::Full) => return Err(DropReason::FlowTable),

@@ -49,9 +49,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_dnat(env, &parsed, packet.len(), &mut to)
-        || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known
-    {
+    if undo_dnat(env, &parsed, packet.len(), &mut to) || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass

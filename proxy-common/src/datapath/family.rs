@@ -80,11 +80,8 @@ impl Family for Ipv4 {
     ) -> Option<()> {
         let [length_high, length_low] = ((header + length) as u16).to_be_bytes();
         // RFC 791 §3.1; don't fragment.
-        let words = [
-            [0x40 | (header / 4) as u8, 0, length_high, length_low],
-            [0, 0, 0x40, 0],
-            [HOP_LIMIT, proto, 0, 0],
-        ];
+        let words =
+            [[0x40 | (header / 4) as u8, 0, length_high, length_low], [0, 0, 0x40, 0], [HOP_LIMIT, proto, 0, 0]];
         let mut sum = Delta::default();
         for word in words {
             sum.add4(word);

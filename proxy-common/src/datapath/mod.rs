@@ -33,10 +33,10 @@ mod rewrite;
 
 pub use egress::egress;
 pub use env::{Env, Host, StoreError, StoreMode, Tables};
+pub use family::{Family, IpHeader};
 pub use ingress::ingress;
 pub use masquerade::MASQUERADE_PORTS;
 pub use packet::{Packet, TransportChange};
-pub use family::{Family, IpHeader};
 pub use parse::Tuple;
 
 use crate::maps::DropReason;

@@ -1,7 +1,7 @@
 //! From header bytes to addresses and ports.
 
-use super::family::{Family, IpHeader};
 use super::Packet;
+use super::family::{Family, IpHeader};
 use crate::addr::Address;
 use crate::maps::{FlowKey, FlowSide, TCP, UDP};
 
@@ -133,8 +133,8 @@ impl TcpFlags {
 pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let header = A::read_header(packet, 0)?;
     let (kind, flags) = match header.proto {
-        // Never one byte alone: the verifier learns nothing from comparing a pointer as it is with the end.
-        TCP => (Kind::Tcp, packet.load::<[u8; 2]>(header.next + 12)?[1]),
+        // To the end of the header, as the checksum is needed as well as the flags.
+        TCP => (Kind::Tcp, packet.load::<[u8; 8]>(header.next + 12)?[1]),
         UDP => (Kind::Udp, 0),
         _ => return None,
     };
@@ -147,6 +147,7 @@ pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
 #[inline(always)]
 pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let outer = A::read_header(packet, 0)?;
+    // Never one byte alone: the verifier learns nothing from comparing a pointer as it is with the end.
     let [icmp_type, _]: [u8; 2] = packet.load(outer.next)?;
     if outer.proto != A::ICMP || !A::is_error(icmp_type) {
         return None;

@@ -127,4 +127,3 @@ fn pseudo_header<A: Address>(tuple: &Tuple<A>, proto: u8, length: usize) -> Delt
     sum.add((length as u16).to_be_bytes());
     sum
 }
-

@@ -30,7 +30,8 @@ pub(super) fn reset_of(from: SocketAddr, to: SocketAddr, flags: Flags, payload: 
     if flags.contains('A') {
         return tcp_exactly(to, from, "R", ACKNOWLEDGEMENT, 0, 0, &[], options);
     }
-    let length = u32::try_from(payload.len()).unwrap_or(0) + u32::from(flags.contains('S')) + u32::from(flags.contains('F'));
+    let length =
+        u32::try_from(payload.len()).unwrap_or(0) + u32::from(flags.contains('S')) + u32::from(flags.contains('F'));
     tcp_exactly(to, from, "RA", 0, SEQUENCE + length, 0, &[], options)
 }
 

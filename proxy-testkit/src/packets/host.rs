@@ -6,12 +6,8 @@ use anyhow::Result;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
-use proxy_common::datapath::{
-    Host, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
-};
-use proxy_common::maps::{
-    Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters,
-};
+use proxy_common::datapath::{Host, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress};
+use proxy_common::maps::{Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
 
 use super::{Done, Executor, Hook, NODE, World};
 
@@ -40,7 +36,8 @@ pub struct HostEnv {
 impl HostEnv {
     /// The world's maps, without flows.
     pub fn new(world: &World) -> Self {
-        let device = Device { masquerade_v4: Ipv4(NODE.0.octets()), masquerade_v6: Ipv6(NODE.1.octets()), ..Device::default() };
+        let device =
+            Device { masquerade_v4: Ipv4(NODE.0.octets()), masquerade_v6: Ipv6(NODE.1.octets()), ..Device::default() };
         Self {
             v4: family(&world.v4),
             v6: family(&world.v6),

@@ -75,48 +75,150 @@ fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
         Scenario {
             name: way("pod to ClusterIP, backend on another node"),
             steps: vec![
-                step("the first packet", Hook::Ingress, Pod, proto.packet(pod, vip, "S"), becomes(proto.packet(pod, remote, "S"))),
-                step("leaves with its own source", Hook::Egress, Uplink, proto.packet(pod, remote, "S"), Expect::Untouched),
-                step("the answer comes in as it is", Hook::Ingress, Uplink, proto.packet(remote, pod, "SA"), Expect::Untouched),
-                step("and reaches the pod from the Service", Hook::Egress, Pod, proto.packet(remote, pod, "SA"), becomes(proto.packet(vip, pod, "SA"))),
-                step("data", Hook::Ingress, Pod, proto.packet(pod, vip, "PA"), becomes(proto.packet(pod, remote, "PA"))),
-                step("the end", Hook::Ingress, Pod, proto.packet(pod, vip, "FA"), becomes(proto.packet(pod, remote, "FA"))),
-                step("its answer", Hook::Egress, Pod, proto.packet(remote, pod, "FA"), becomes(proto.packet(vip, pod, "FA"))),
-                step("the last word", Hook::Ingress, Pod, proto.packet(pod, vip, "A"), becomes(proto.packet(pod, remote, "A"))),
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "S"),
+                    becomes(proto.packet(pod, remote, "S")),
+                ),
+                step(
+                    "leaves with its own source",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(pod, remote, "S"),
+                    Expect::Untouched,
+                ),
+                step(
+                    "the answer comes in as it is",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(remote, pod, "SA"),
+                    Expect::Untouched,
+                ),
+                step(
+                    "and reaches the pod from the Service",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(remote, pod, "SA"),
+                    becomes(proto.packet(vip, pod, "SA")),
+                ),
+                step(
+                    "data",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "PA"),
+                    becomes(proto.packet(pod, remote, "PA")),
+                ),
+                step(
+                    "the end",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "FA"),
+                    becomes(proto.packet(pod, remote, "FA")),
+                ),
+                step(
+                    "its answer",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(remote, pod, "FA"),
+                    becomes(proto.packet(vip, pod, "FA")),
+                ),
+                step(
+                    "the last word",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "A"),
+                    becomes(proto.packet(pod, remote, "A")),
+                ),
             ],
         },
         Scenario {
             name: way("outside to NodePort, backend on another node: masqueraded"),
             steps: vec![
-                step("the first packet", Hook::Ingress, Uplink, proto.packet(client, node_port, "S"), becomes(proto.packet(client, remote, "S"))),
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, node_port, "S"),
+                    becomes(proto.packet(client, remote, "S")),
+                ),
                 masqueraded("leaves from the node", proto, p, client, remote, "S"),
                 reply_to_masquerade("the answer to the node is the client's", proto, p, remote, client, "SA"),
-                step("and leaves from the NodePort", Hook::Egress, Uplink, proto.packet(remote, client, "SA"), becomes(proto.packet(node_port, client, "SA"))),
-                step("data", Hook::Ingress, Uplink, proto.packet(client, node_port, "PA"), becomes(proto.packet(client, remote, "PA"))),
+                step(
+                    "and leaves from the NodePort",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(remote, client, "SA"),
+                    becomes(proto.packet(node_port, client, "SA")),
+                ),
+                step(
+                    "data",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, node_port, "PA"),
+                    becomes(proto.packet(client, remote, "PA")),
+                ),
                 masqueraded("has the same port again", proto, p, client, remote, "PA"),
             ],
         },
         Scenario {
             name: way("outside to NodePort, backend on this node: the client keeps its address"),
             steps: vec![
-                step("the first packet", Hook::Ingress, Uplink, proto.packet(client, local_node_port, "S"), becomes(proto.packet(client, neighbour, "S"))),
-                step("reaches the pod from the client", Hook::Egress, Pod, proto.packet(client, neighbour, "S"), Expect::Untouched),
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, local_node_port, "S"),
+                    becomes(proto.packet(client, neighbour, "S")),
+                ),
+                step(
+                    "reaches the pod from the client",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(client, neighbour, "S"),
+                    Expect::Untouched,
+                ),
                 step("the answer", Hook::Ingress, Pod, proto.packet(neighbour, client, "SA"), Expect::Untouched),
-                step("leaves from the NodePort", Hook::Egress, Uplink, proto.packet(neighbour, client, "SA"), becomes(proto.packet(local_node_port, client, "SA"))),
+                step(
+                    "leaves from the NodePort",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(neighbour, client, "SA"),
+                    becomes(proto.packet(local_node_port, client, "SA")),
+                ),
             ],
         },
         Scenario {
             name: way("outside to ClusterIP, backend on another node: masqueraded"),
             steps: vec![
-                step("the first packet", Hook::Ingress, Uplink, proto.packet(client, vip, "S"), becomes(proto.packet(client, remote, "S"))),
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, vip, "S"),
+                    becomes(proto.packet(client, remote, "S")),
+                ),
                 masqueraded("leaves from the node", proto, p, client, remote, "S"),
             ],
         },
         Scenario {
             name: way("outside to ClusterIP, backend on this node: the client keeps its address"),
             steps: vec![
-                step("the first packet", Hook::Ingress, Uplink, proto.packet(client, local, "S"), becomes(proto.packet(client, neighbour, "S"))),
-                step("reaches the pod from the client", Hook::Egress, Pod, proto.packet(client, neighbour, "S"), Expect::Untouched),
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, local, "S"),
+                    becomes(proto.packet(client, neighbour, "S")),
+                ),
+                step(
+                    "reaches the pod from the client",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(client, neighbour, "S"),
+                    Expect::Untouched,
+                ),
             ],
         },
         hairpin(way("a pod to itself: masqueraded to the node"), p, proto),
@@ -128,16 +230,35 @@ fn hairpin(name: String, p: &Places, proto: Proto) -> Scenario {
     Scenario {
         name,
         steps: vec![
-            step("the first packet", Hook::Ingress, Pod, proto.packet(pod, vip, "S"), becomes(proto.packet(pod, own, "S"))),
+            step(
+                "the first packet",
+                Hook::Ingress,
+                Pod,
+                proto.packet(pod, vip, "S"),
+                becomes(proto.packet(pod, own, "S")),
+            ),
             Step { role: Pod, ..masqueraded("comes back from the node", proto, p, pod, own, "S") },
             Step { role: Pod, ..reply_to_masquerade("the answer to the node is the pod's", proto, p, own, pod, "SA") },
-            step("and reaches it from the Service", Hook::Egress, Pod, proto.packet(own, pod, "SA"), becomes(proto.packet(vip, pod, "SA"))),
+            step(
+                "and reaches it from the Service",
+                Hook::Egress,
+                Pod,
+                proto.packet(own, pod, "SA"),
+                becomes(proto.packet(vip, pod, "SA")),
+            ),
         ],
     }
 }
 
 /// A request leaves with the node's address instead of the client's.
-fn masqueraded(what: &'static str, proto: Proto, p: &Places, client: SocketAddr, backend: SocketAddr, flags: Flags) -> Step {
+fn masqueraded(
+    what: &'static str,
+    proto: Proto,
+    p: &Places,
+    client: SocketAddr,
+    backend: SocketAddr,
+    flags: Flags,
+) -> Step {
     let node = p.node;
     Step {
         what,
@@ -149,7 +270,14 @@ fn masqueraded(what: &'static str, proto: Proto, p: &Places, client: SocketAddr,
 }
 
 /// The answer to it comes in.
-fn reply_to_masquerade(what: &'static str, proto: Proto, p: &Places, backend: SocketAddr, client: SocketAddr, flags: Flags) -> Step {
+fn reply_to_masquerade(
+    what: &'static str,
+    proto: Proto,
+    p: &Places,
+    backend: SocketAddr,
+    client: SocketAddr,
+    flags: Flags,
+) -> Step {
     let node = p.node;
     Step {
         what,
@@ -164,7 +292,13 @@ fn reply_to_masquerade(what: &'static str, proto: Proto, p: &Places, backend: So
 fn refused(family: &str, p: &Places) -> Vec<Scenario> {
     let (pod, vip) = (at(p.pod, 40_000), at(p.to_nobody, 80));
     let reset = |what, flags: Flags, payload: &[u8]| {
-        step(what, Hook::Ingress, Pod, tcp(pod, vip, flags, payload), Expect::Reply(reset_of(pod, vip, flags, payload, &[])))
+        step(
+            what,
+            Hook::Ingress,
+            Pod,
+            tcp(pod, vip, flags, payload),
+            Expect::Reply(reset_of(pod, vip, flags, payload, &[])),
+        )
     };
     let datagram = udp(pod, vip, b"a question of some length");
     let answer = icmp_error(p.to_nobody, p.pod, true, &datagram, 8);
@@ -201,7 +335,10 @@ fn untouched(family: &str, p: &Places) -> Vec<Scenario> {
     steps.extend(through("another port of a Service's address", tcp(pod, at(p.to_remote, 81), "S", b"")));
     steps.extend(through("a NodePort on a pod's address", tcp(pod, at(p.neighbour, REMOTE_NODE_PORT), "S", b"")));
     steps.extend(through("to a port of the masquerade range", udp(at(p.remote, 53), at(p.node, 2_000), b"x")));
-    steps.extend(through("a packet cut in the transport header", truncated(tcp(pod, at(p.to_remote, 80), "S", b""), 14)));
+    steps.extend(through(
+        "a packet cut in the transport header",
+        truncated(tcp(pod, at(p.to_remote, 80), "S", b""), 14),
+    ));
     steps.extend(through("a packet cut in the ports", truncated(udp(pod, at(p.to_remote, 80), b"x"), 3)));
     steps.extend(through("an error about a packet of no flow", {
         let about = tcp(pod, at(p.remote, 8080), "S", b"");
@@ -328,7 +465,13 @@ fn clash(family: &str, p: &Places) -> Scenario {
                 packet: Box::new(move |port| tcp(remote, at(place, port), "SA", b"")),
                 expect: becomes(tcp(other, pod, "SA", b"")),
             },
-            step("and the first's from the first", Hook::Egress, Pod, tcp(remote, pod, "SA", b""), becomes(tcp(vip, pod, "SA", b""))),
+            step(
+                "and the first's from the first",
+                Hook::Egress,
+                Pod,
+                tcp(remote, pod, "SA", b""),
+                becomes(tcp(vip, pod, "SA", b"")),
+            ),
         ],
     }
 }
@@ -343,8 +486,20 @@ fn only_v4(p: &Places) -> Vec<Scenario> {
         Scenario {
             name: "IPv4 options are kept".to_owned(),
             steps: vec![
-                step("a request", Hook::Ingress, Pod, tcp_with_options(pod, vip, "S", b"", &options), becomes(tcp_with_options(pod, remote, "S", b"", &options))),
-                step("a reply", Hook::Egress, Pod, tcp_with_options(remote, pod, "SA", b"", &options), becomes(tcp_with_options(vip, pod, "SA", b"", &options))),
+                step(
+                    "a request",
+                    Hook::Ingress,
+                    Pod,
+                    tcp_with_options(pod, vip, "S", b"", &options),
+                    becomes(tcp_with_options(pod, remote, "S", b"", &options)),
+                ),
+                step(
+                    "a reply",
+                    Hook::Egress,
+                    Pod,
+                    tcp_with_options(remote, pod, "SA", b"", &options),
+                    becomes(tcp_with_options(vip, pod, "SA", b"", &options)),
+                ),
             ],
         },
         Scenario {
@@ -360,8 +515,20 @@ fn only_v4(p: &Places) -> Vec<Scenario> {
         Scenario {
             name: "IPv4 UDP without a checksum stays without".to_owned(),
             steps: vec![
-                step("a request", Hook::Ingress, Pod, udp_without_checksum(pod, vip, b"x"), becomes(udp_without_checksum(pod, remote, b"x"))),
-                step("a reply", Hook::Egress, Pod, udp_without_checksum(remote, pod, b"x"), becomes(udp_without_checksum(vip, pod, b"x"))),
+                step(
+                    "a request",
+                    Hook::Ingress,
+                    Pod,
+                    udp_without_checksum(pod, vip, b"x"),
+                    becomes(udp_without_checksum(pod, remote, b"x")),
+                ),
+                step(
+                    "a reply",
+                    Hook::Egress,
+                    Pod,
+                    udp_without_checksum(remote, pod, b"x"),
+                    becomes(udp_without_checksum(vip, pod, b"x")),
+                ),
             ],
         },
         Scenario {
