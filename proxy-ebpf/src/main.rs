@@ -1,12 +1,13 @@
 //! The kernel programs: thin hook shells around `proxy_common::datapath`.
 //!
-//! `tc_in_*` run at ingress, `tc_out_*` at egress; `*_eth` on devices with Ethernet headers, `*_l3` on those
-//! without (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an
+//! `tc_in_*` run at ingress, `tc_out_*` at egress; `*_eth` on devices with Ethernet headers, `tc_in_port` on those of
+//! them that are ports of a bridge, `*_l3` on devices without such headers (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an
 //! action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!
 //! Here is all the unsafe packet and map access; the core has none.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
 mod env;
 mod maps;
@@ -25,6 +26,12 @@ const ETHERNET: usize = 14;
 #[classifier]
 pub fn tc_in_eth(ctx: TcContext) -> i32 {
     tc::run::<ETHERNET>(&ctx, Direction::Ingress)
+}
+
+/// Ingress of a device with Ethernet headers that is a port of a bridge.
+#[classifier]
+pub fn tc_in_port(ctx: TcContext) -> i32 {
+    tc::run::<ETHERNET>(&ctx, Direction::PortIngress)
 }
 
 /// Egress of a device with Ethernet headers.

@@ -4,11 +4,11 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::{Env, Family, Verdict, egress, ingress};
+use proxy_common::datapath::{Env, Family, Host, Verdict, egress, ingress, is_reply};
 use proxy_common::maps::DropReason;
 
 use crate::env::{KernelEnv, count_drop};
-use crate::tc_packet::{TcPacket, swap_ethernet};
+use crate::tc_packet::{TcPacket, set_destination, swap_ethernet};
 
 /// TCX_NEXT and TC_ACT_UNSPEC: the next program, or the device's own way.
 const NEXT: i32 = -1;
@@ -24,6 +24,8 @@ const IPV6: u32 = (0x86dd_u16).to_be() as u32;
 pub enum Direction {
     /// From the device to the stack.
     Ingress,
+    /// The same, from a port of a bridge.
+    PortIngress,
     /// From the stack to the device.
     Egress,
 }
@@ -56,10 +58,16 @@ where
     let mut env = KernelEnv::new(ifindex);
     let mut packet = TcPacket::<L2>::new(ctx);
     let verdict = match direction {
-        Direction::Ingress => ingress::<A, _, _>(&mut packet, &mut env),
+        Direction::Ingress | Direction::PortIngress => ingress::<A, _, _>(&mut packet, &mut env),
         Direction::Egress => egress::<A, _, _>(&mut packet, &mut env),
     };
     match verdict {
+        Verdict::Pass if direction == Direction::PortIngress => {
+            if is_reply::<A, _, _>(&packet, &mut env) {
+                to_stack(ctx, &env);
+            }
+            NEXT
+        }
         Verdict::Pass | Verdict::Translated => NEXT,
         Verdict::Opened => {
             debug!(ctx, "ifindex {}: new flow", ifindex);
@@ -67,6 +75,15 @@ where
         }
         Verdict::Reply => reply::<L2>(ctx, ifindex),
         Verdict::Drop(reason) => drop(ctx, ifindex, reason),
+    }
+}
+
+/// Sends a reply that the bridge would hand over by itself up to the stack instead: see [`is_reply`].
+#[inline(always)]
+fn to_stack(ctx: &TcContext, env: &KernelEnv) {
+    if let Some(device) = env.device() {
+        // A packet without an Ethernet header cannot have come through a bridge.
+        let _ = set_destination(ctx, device.bridge);
     }
 }
 

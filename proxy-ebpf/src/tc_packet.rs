@@ -152,6 +152,18 @@ fn bounds(ctx: &TcContext) -> (usize, usize) {
     }
 }
 
+/// Overwrites the Ethernet destination.
+#[inline(always)]
+pub fn set_destination(ctx: &TcContext, address: [u8; 6]) -> Option<()> {
+    let (start, end) = bounds(ctx);
+    if start + crate::ETHERNET > end {
+        return None;
+    }
+    // SAFETY: the packet has a whole Ethernet header, as compared above.
+    unsafe { (start as *mut [u8; 6]).write_unaligned(address) };
+    Some(())
+}
+
 /// Exchanges the Ethernet addresses, so that the packet goes back to who sent it.
 #[inline(always)]
 pub fn swap_ethernet(ctx: &TcContext) -> Option<()> {

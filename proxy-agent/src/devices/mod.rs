@@ -25,6 +25,8 @@ use proxy_common::maps::{Device, DeviceRole};
 pub enum Layer {
     /// After an Ethernet header.
     Ethernet,
+    /// After an Ethernet header, and the device is a pod's port of a bridge.
+    BridgePort,
     /// At the beginning.
     Ip,
 }
@@ -49,6 +51,12 @@ pub struct Target {
     pub device: Device,
 }
 
+/// The Ethernet address of the bridge that a device is a port of.
+fn bridge_of(link: &Link, network: &Network) -> Option<[u8; 6]> {
+    let master = link.master.filter(|_| link.port_of.as_deref() == Some("bridge"))?;
+    network.links.get(&master)?.ethernet
+}
+
 /// Works out which devices to attach to, and as what.
 pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSet<IpAddr>) -> Decision {
     let mut decision = Decision::default();
@@ -59,12 +67,15 @@ pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSe
             Verdict::Include => classify::forced(link, network, node_addresses),
         };
         let Some(Class { role, layer }) = class else { continue };
+        let bridge = bridge_of(link, network).filter(|_| role == DeviceRole::Pod && layer == Layer::Ethernet);
+        let layer = if bridge.is_some() { Layer::BridgePort } else { layer };
         let (masquerade_v4, masquerade_v6) = masquerade::addresses(link.ifindex, network, node_addresses);
         let device = Device {
             masquerade_v4: masquerade_v4.map(|address| Ipv4(address.octets())).unwrap_or_default(),
             masquerade_v6: masquerade_v6.map(|address| Ipv6(address.octets())).unwrap_or_default(),
+            bridge: bridge.unwrap_or_default(),
             role: role as u8,
-            zero: [0; 3],
+            zero: [0; 5],
         };
         if role == DeviceRole::Uplink {
             decision.addresses.extend(network.global_addresses(link.ifindex).map(|address| address.ip));

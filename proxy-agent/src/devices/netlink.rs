@@ -167,6 +167,7 @@ fn link(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.ethernet = bytes.try_into().ok(),
             LinkAttribute::Controller(master) if master != 0 => link.master = Some(master),
             LinkAttribute::Link(lower) if lower != 0 => link.lower = Some(lower),
             LinkAttribute::LinkNetNsId(_) => link.is_lower_elsewhere = true,

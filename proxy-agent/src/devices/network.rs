@@ -12,6 +12,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// Its Ethernet address, if it has one.
+    pub ethernet: Option<[u8; 6]>,
     /// `ARPHRD_*`: what its packets begin with.
     pub hardware: u16,
     /// What made it: `veth`, `vxlan`, …; none for hardware.

@@ -17,7 +17,7 @@ use crate::devices::Layer;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));
 
 /// Names of all programs.
-pub const PROGRAMS: [&str; 4] = ["tc_in_eth", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
+pub const PROGRAMS: [&str; 5] = ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
 
 /// The first kernel whose `bpf_l4_csum_replace` knows `BPF_F_IPV6`.
 const CSUM_IPV6: KernelVersion = KernelVersion::new(6, 16, 0);
@@ -95,7 +95,8 @@ impl Programs {
     ) -> Result<&mut SchedClassifier, ProgramError> {
         let name = match (layer, direction) {
             (Layer::Ethernet, Direction::In) => "tc_in_eth",
-            (Layer::Ethernet, Direction::Out) => "tc_out_eth",
+            (Layer::BridgePort, Direction::In) => "tc_in_port",
+            (Layer::Ethernet | Layer::BridgePort, Direction::Out) => "tc_out_eth",
             (Layer::Ip, Direction::In) => "tc_in_l3",
             (Layer::Ip, Direction::Out) => "tc_out_l3",
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxy_common::maps::DeviceRole;
 
 use crate::devices::{Layer, Target};
-use crate::kernel::{Attached, Attacher, MapError, MapSet};
+use crate::kernel::{Attached, Attacher, MapError, MapSet, device_name};
 use crate::output::chain;
 
 /// The devices that are attached to.
@@ -34,14 +34,10 @@ impl Devices {
             match self.attach(*ifindex, target, maps) {
                 Ok(()) => drop(self.troubles.remove(ifindex)),
                 // Gone since it was listed: the next list lacks it.
-                Err(_) if name(*ifindex).is_none() => {}
+                Err(_) if device_name(*ifindex).is_none() => {}
                 Err(trouble) => {
                     is_done = false;
-                    let trouble = format!("device {}: {trouble}", target.name);
-                    if self.troubles.get(ifindex) != Some(&trouble) {
-                        tracing::error!("{trouble}; trying again");
-                        self.troubles.insert(*ifindex, trouble);
-                    }
+                    self.report(*ifindex, &target.name, trouble);
                 }
             }
         }
@@ -84,7 +80,7 @@ impl Devices {
         }
         let mut is_done = true;
         for ifindex in candidates.into_iter().filter(|ifindex| !targets.contains_key(ifindex)) {
-            let name = name(ifindex);
+            let name = device_name(ifindex);
             let result = self
                 .attacher
                 .detach(ifindex, name.as_deref())
@@ -98,13 +94,21 @@ impl Devices {
                     tracing::info!("device {known}: {}", if name.is_some() { "detached" } else { "gone" });
                 }
                 Err(trouble) => {
-                    tracing::error!("device {ifindex}: {trouble}; trying again");
                     is_done = false;
+                    self.report(ifindex, name.as_deref().unwrap_or_default(), trouble);
                 }
             }
         }
         self.is_swept = is_done;
         is_done
+    }
+
+    /// Says what is wrong with a device, once, until it is something else.
+    fn report(&mut self, ifindex: u32, name: &str, trouble: String) {
+        if self.troubles.get(&ifindex) != Some(&trouble) {
+            tracing::error!("device {name} ({ifindex}): {trouble}; trying again");
+            self.troubles.insert(ifindex, trouble);
+        }
     }
 
     fn of_earlier_agents(&self, maps: &MapSet) -> Result<BTreeSet<u32>, String> {
@@ -117,15 +121,11 @@ impl Devices {
     }
 }
 
-/// Name of a device of this network namespace.
-fn name(ifindex: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned())
-}
-
 fn describe(target: &Target) -> String {
     let role = if target.device.role == DeviceRole::Uplink as u8 { "uplink" } else { "pod" };
     let layer = match target.layer {
         Layer::Ethernet => "",
+        Layer::BridgePort => ", port of a bridge",
         Layer::Ip => ", no Ethernet header",
     };
     format!("{} ({role}{layer})", target.name)

@@ -29,6 +29,19 @@ pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> 
     }
 }
 
+/// Whether a packet that comes in, and that [`ingress`] left alone, is a backend's reply to a translated request.
+///
+/// On a bridge it matters: the request went through the stack, as it was for the Service's address, but the reply is
+/// for a neighbour, and the bridge hands it over by itself. Netfilter then sees one direction only and takes the
+/// client's next packet for INVALID. The hook sends such replies up to the stack, as br_netfilter would.
+#[inline(never)]
+pub fn is_reply<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) -> bool {
+    match parse::<A, P>(packet) {
+        Some(parsed) => env.flow(&parsed.tuple.as_reply(FlowSide::Stack)).is_some(),
+        None => false,
+    }
+}
+
 /// TCP and UDP packets of a flow that is there; the others are [`Step::Slow`].
 #[inline(never)]
 fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Step {

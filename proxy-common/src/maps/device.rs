@@ -11,12 +11,14 @@ pub struct Device {
     pub masquerade_v6: Ipv6,
     /// IPv4 address that flows leaving here are masqueraded to; all zero where there is none.
     pub masquerade_v4: Ipv4,
+    /// Ethernet address of the bridge that this device is a port of; all zero where it is none.
+    pub bridge: [u8; 6],
     /// A [`DeviceRole`].
     pub role: u8,
     /// Always 0.
-    pub zero: [u8; 3],
+    pub zero: [u8; 5],
 }
-plain!(Device = 24);
+plain!(Device = 32);
 
 /// What is on the other end of a device.
 #[repr(u8)]
