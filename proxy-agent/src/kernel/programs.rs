@@ -88,7 +88,10 @@ impl Programs {
     }
 
     /// The program for a kind of device and a direction.
-    pub(super) fn classifier(
+    ///
+    /// # Errors
+    /// When the object has no such program.
+    pub fn classifier(
         &mut self,
         layer: Layer,
         direction: Direction,

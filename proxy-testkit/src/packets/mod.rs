@@ -11,7 +11,7 @@ mod world;
 pub use build::{Flags, icmp_error, redirect, tcp, tcp_with_options, udp, udp_without_checksum, with_checksums};
 pub use host::{HostEnv, HostExecutor, HostPacket};
 pub use table::scenarios;
-pub use world::{NODE, World};
+pub use world::{NODE, Tables, World};
 
 use anyhow::{Context, Result, ensure};
 use proxy_common::datapath::MASQUERADE_PORTS;
