@@ -136,8 +136,7 @@ fn known_devices(folder: &Path) -> BTreeSet<u32> {
 
 async fn remove_filters(devices: &BTreeSet<u32>, report: &mut impl FnMut(String)) -> Result<(), CleanupError> {
     for ifindex in devices {
-        let Ok(device) = nix::net::if_::if_indextoname(*ifindex) else { continue };
-        let device = device.to_string_lossy().into_owned();
+        let Some(device) = super::device_name(*ifindex) else { continue };
         let mut is_removed = false;
         for direction in Direction::ALL {
             let removed = clsact::detach(&device, direction).map_err(|source| CleanupError::Filter {

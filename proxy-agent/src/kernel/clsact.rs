@@ -59,6 +59,7 @@ fn attach_type(direction: Direction) -> TcAttachType {
 fn is_missing(error: &ProgramError) -> bool {
     let code = match error {
         ProgramError::NetlinkError(error) | ProgramError::TcError(TcError::NetlinkError(error)) => error.raw_os_error(),
+        ProgramError::TcError(TcError::IoError(error)) => error.raw_os_error(),
         _ => None,
     };
     matches!(code, Some(libc::ENOENT | libc::EINVAL | libc::ENODEV))

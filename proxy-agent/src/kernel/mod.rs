@@ -29,6 +29,13 @@ pub use pins::{PinLock, PinPath};
 pub use programs::{LogError, OBJECT, PROGRAMS, PacketLog, Programs};
 pub use spec::Sizes;
 
+/// Name of a device of this network namespace, if there is one of this number.
+pub fn device_name(ifindex: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()?;
+    // nix gives an empty name where the device does not exist.
+    (!name.is_empty()).then_some(name)
+}
+
 /// Whole seconds since boot, the clock of the programs (CLOCK_MONOTONIC).
 ///
 /// # Errors

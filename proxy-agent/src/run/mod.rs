@@ -193,7 +193,7 @@ impl Owner {
         };
         if devices && services && !self.is_ready && self.store.is_synced() {
             self.is_ready = true;
-            tracing::info!("ready: {} Service ports, {} devices", self.services.count(), self.devices.count());
+            tracing::info!("ready: Service ports: {}, devices: {}", self.services.count(), self.devices.count());
         }
         devices && services
     }
