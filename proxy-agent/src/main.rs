@@ -35,8 +35,16 @@ fn execute(command: Command) -> anyhow::Result<()> {
             Ok(runtime.block_on(run::run(*args, packet_log()))?)
         }
         Command::Cleanup(args) => {
-            let report = |removed| println!("removed {removed}");
-            Ok(runtime()?.block_on(kernel::cleanup(&args.pins.path(), args.force, report))?)
+            let mut is_clean = true;
+            let report = |removed| {
+                is_clean = false;
+                println!("removed {removed}");
+            };
+            runtime()?.block_on(kernel::cleanup(&args.pins.path(), args.force, report))?;
+            if is_clean {
+                println!("nothing to remove at {}", args.pins.pin_path.display());
+            }
+            Ok(())
         }
         Command::Frontends(args) => commands::frontends(&args),
         Command::Backends(args) => commands::backends(&args),

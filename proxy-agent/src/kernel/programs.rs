@@ -91,11 +91,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the object has no such program.
-    pub fn classifier(
-        &mut self,
-        layer: Layer,
-        direction: Direction,
-    ) -> Result<&mut SchedClassifier, ProgramError> {
+    pub fn classifier(&mut self, layer: Layer, direction: Direction) -> Result<&mut SchedClassifier, ProgramError> {
         let name = match (layer, direction) {
             (Layer::Ethernet, Direction::In) => "tc_in_eth",
             (Layer::BridgePort, Direction::In) => "tc_in_port",
