@@ -1,5 +1,6 @@
 //! One agent on one node of a lab.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -164,47 +165,38 @@ impl Agent {
         find_pin(&self.pins, map).with_context(|| format!("no map {map} under {}", self.pins.display()))
     }
 
-    /// Waits until the maps hold a Service with all its ports and endpoints.
+    /// Waits until the maps hold a Service as it is: each port in each family, leading to these endpoints and no others.
     pub fn wait_for(&self, service: &Service) -> Result<()> {
-        let expected = if service.is_proxied() { Family::BOTH.len() * service.ports().count() } else { 0 };
+        let expected_frontends = if service.is_proxied() { Family::BOTH.len() * service.ports().count() } else { 0 };
+        let expected_backends = if service.is_proxied() { service.backend_addresses() } else { BTreeSet::new() };
         eventually(PATIENCE, || {
-            let frontends = self.frontends_of(&service.name, "ClusterIP")?;
-            let ready =
-                |frontend: &&Value| frontend["backends"].as_u64() == u64::try_from(service.backend_count()).ok();
-            let found = frontends.iter().filter(ready).count();
-            ensure!(
-                found == expected && (expected > 0 || frontends.is_empty()),
-                "{} has {found} of {expected} frontends of {} with {} backends",
-                self.node,
-                service.name,
-                service.backend_count()
-            );
+            let backends = self.entries("backends", &service.name)?;
+            let addresses = backends.iter().filter_map(|entry| entry["address"].as_str()?.parse().ok()).collect();
+            ensure!(expected_backends == addresses, "{} has backends {addresses:?} of {}", self.node, service.name);
+            let frontends = self.entries("frontends", &service.name)?;
+            let is_ready = |entry: &&Value| {
+                entry["kind"] == "ClusterIP"
+                    && entry["backends"].as_u64() == u64::try_from(service.backend_count()).ok()
+            };
+            let found = frontends.iter().filter(is_ready).count();
+            ensure!(found == expected_frontends, "{} has frontends {frontends:?} of {}", self.node, service.name);
             Ok(())
         })
-        .with_context(|| format!("log of {}:\n{}", self.node, self.log()))
     }
 
     /// Waits until the maps hold nothing of a Service.
     pub fn wait_until_gone(&self, name: &str) -> Result<()> {
         eventually(PATIENCE, || {
-            let frontends = self.frontends_of(name, "")?;
+            let frontends = self.entries("frontends", name)?;
             ensure!(frontends.is_empty(), "{} still has {} frontends of {name}", self.node, frontends.len());
             Ok(())
         })
-        .with_context(|| format!("log of {}:\n{}", self.node, self.log()))
     }
 
-    /// The frontends of a Service, of one kind or of all.
-    fn frontends_of(&self, name: &str, kind: &str) -> Result<Vec<Value>> {
-        let frontends = self.look_json("frontends")?;
-        let all = frontends.as_array().context("`frontends -o json` is not a list")?;
-        let service = format!("default/{name}");
-        let ours = |entry: &&Value| {
-            let of_service =
-                entry["service"].as_str().is_some_and(|s| s == service || s.starts_with(&format!("{service}:")));
-            of_service && (kind.is_empty() || entry["kind"] == kind)
-        };
-        Ok(all.iter().filter(ours).cloned().collect())
+    /// What a command lists of a Service in the namespace `default`.
+    fn entries(&self, what: &str, name: &str) -> Result<Vec<Value>> {
+        let text = shell::run(self.looking(what).args(["-o", "json"]).arg(format!("default/{name}")))?;
+        serde_json::from_str(&text).with_context(|| format!("`{what} -o json` is not a list in JSON: {text}"))
     }
 }
 

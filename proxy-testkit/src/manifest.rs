@@ -1,8 +1,9 @@
 //! The objects that agents are fed: a folder of YAML files, each written at once by rename.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -187,13 +188,22 @@ impl Service {
     }
 
     /// Its address with a port.
-    pub fn at(&self, family: Family, port: u16) -> std::net::SocketAddr {
-        std::net::SocketAddr::new(self.ip(family), port)
+    pub fn at(&self, family: Family, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip(family), port)
     }
 
     /// How many endpoints it has in each family.
     pub fn backend_count(&self) -> usize {
         self.backends.len()
+    }
+
+    /// The endpoints' addresses with their ports.
+    pub fn backend_addresses(&self) -> BTreeSet<SocketAddr> {
+        let of = |pod: &Host| {
+            let pod = pod.clone();
+            self.ports.iter().flat_map(move |port| Family::BOTH.map(|family| pod.at(family, port.target)))
+        };
+        self.backends.iter().flat_map(of).collect()
     }
 
     /// Whether a proxy has to serve it.
