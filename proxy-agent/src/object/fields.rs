@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Kind, ObjectError, ObjectName, ObjectRef, parse_address};
+use super::{Kind, ObjectError, ObjectName, ObjectRef, parse_address, parse_range};
 
 /// Length of the longest namespace, Service name (RFC 1123 label) and what the maps can hold of it.
 const MAX_LABEL: usize = 63;
@@ -70,5 +71,9 @@ impl Fields {
 
     pub(super) fn address(&self, path: &str, text: &str) -> Result<IpAddr, ObjectError> {
         parse_address(text).map_err(|error| self.error(path, error.to_string()))
+    }
+
+    pub(super) fn range(&self, path: &str, text: &str) -> Result<IpNet, ObjectError> {
+        parse_range(text).map_err(|error| self.error(path, error.to_string()))
     }
 }

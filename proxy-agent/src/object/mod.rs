@@ -8,6 +8,7 @@ mod address;
 mod error;
 mod fields;
 mod node;
+mod range;
 mod service;
 mod slice;
 
@@ -18,7 +19,8 @@ use fields::Fields;
 pub use address::{ParseAddressError, parse_address};
 pub use error::{ObjectError, Problem};
 pub use node::Node;
-pub use service::{PortSpec, Protocol, Service, ServiceType};
+pub use range::{ParseRangeError, parse_range};
+pub use service::{PortSpec, Protocol, Service, ServiceType, TrafficPolicy};
 pub use slice::{Endpoint, EndpointPort, EndpointSlice};
 
 /// The kinds of object that are watched.

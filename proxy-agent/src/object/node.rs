@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 
 use super::{Fields, ObjectError, ObjectRef};
@@ -14,6 +15,12 @@ pub struct Node {
     pub name: String,
     /// `status.addresses` of the types InternalIP and ExternalIP.
     pub addresses: BTreeSet<IpAddr>,
+    /// Of each family, the address that the node is known by: the first InternalIP, else the first ExternalIP.
+    pub primary: Vec<IpAddr>,
+    /// The label `topology.kubernetes.io/zone`; none where it is empty.
+    pub zone: Option<String>,
+    /// `spec.podCIDRs`: what this node's pods have their addresses from, where the control plane hands that out.
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 impl TryFrom<&core::Node> for Node {
@@ -26,13 +33,36 @@ impl TryFrom<&core::Node> for Node {
             return Err(fields.error("metadata.name", "missing"));
         }
         let status = api.status.as_ref();
-        let mut addresses = BTreeSet::new();
+        let (mut addresses, mut internal, mut external) = (BTreeSet::new(), Vec::new(), Vec::new());
         for (index, address) in status.and_then(|s| s.addresses.as_deref()).unwrap_or_default().iter().enumerate() {
-            if matches!(address.type_.as_str(), "InternalIP" | "ExternalIP") {
-                let path = format!("status.addresses[{index}].address");
-                addresses.insert(fields.address(&path, &address.address)?);
+            let of_type = match address.type_.as_str() {
+                "InternalIP" => &mut internal,
+                "ExternalIP" => &mut external,
+                _ => continue,
+            };
+            let path = format!("status.addresses[{index}].address");
+            let address = fields.address(&path, &address.address)?;
+            of_type.push(address);
+            addresses.insert(address);
+        }
+        let mut primary: Vec<IpAddr> = Vec::new();
+        for address in internal.into_iter().chain(external) {
+            if !primary.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+                primary.push(address);
             }
         }
-        Ok(Self { name, addresses })
+        let label = |key: &str| api.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+        let zone = label("topology.kubernetes.io/zone").filter(|zone| !zone.is_empty()).cloned();
+        let spec = api.spec.as_ref();
+        // The field of one range is older; the API fills both.
+        let texts = match spec.and_then(|spec| spec.pod_cidrs.as_deref()) {
+            Some(several) if !several.is_empty() => several,
+            _ => spec.and_then(|spec| spec.pod_cidr.as_ref()).map(std::slice::from_ref).unwrap_or_default(),
+        };
+        let mut pod_cidrs = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+            pod_cidrs.push(fields.range(&format!("spec.podCIDRs[{index}]"), text)?);
+        }
+        Ok(Self { name, addresses, primary, zone, pod_cidrs })
     }
 }

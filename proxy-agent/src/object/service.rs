@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
-use proxy_common::maps::{TCP, UDP};
+use proxy_common::maps::{SCTP, TCP, UDP};
 
 use super::{Fields, ObjectError, ObjectName, ObjectRef, ProxyLabels};
 
-/// IP protocol number of SCTP (RFC 9260).
-const SCTP: u8 = 132;
+/// What `sessionAffinityConfig.clientIP.timeoutSeconds` is where it is absent: three hours.
+const DEFAULT_AFFINITY: i32 = 10_800;
+/// The longest that the API allows: a day.
+const LONGEST_AFFINITY: i32 = 86_400;
+/// Where source ranges were before they had a field.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// A core/v1 Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +33,41 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.ports`. No two have one name, or one number and protocol.
     pub ports: Vec<PortSpec>,
+    /// `spec.internalTrafficPolicy`: for clients of the cluster addresses.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`: for clients of all other addresses.
+    pub external_policy: TrafficPolicy,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip` of the ipMode VIP, which absent means. The load balancer rewrites the
+    /// destination of packets to those of the mode Proxy, so that a node never sees them; names are no addresses.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, or else the annotation that was there before it.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.sessionAffinity` ClientIP: for how many seconds.
+    pub affinity: Option<NonZeroU32>,
+    /// `spec.healthCheckNodePort`, where one is allocated.
+    pub health_check_node_port: Option<NonZeroU16>,
+}
+
+/// `spec.internalTrafficPolicy` or `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Any endpoint.
+    #[default]
+    Cluster,
+    /// Endpoints on the node that the traffic came to.
+    Local,
+}
+
+impl TrafficPolicy {
+    fn parse(fields: &Fields, path: &str, text: Option<&str>) -> Result<Self, ObjectError> {
+        match text {
+            None | Some("" | "Cluster") => Ok(Self::Cluster),
+            Some("Local") => Ok(Self::Local),
+            Some(other) => Err(fields.error(path, format!("'{other}' is not a policy: expected Cluster or Local"))),
+        }
+    }
 }
 
 /// `spec.type`.
@@ -136,7 +176,82 @@ impl TryFrom<&core::Service> for Service {
             ServiceType::ExternalName => Vec::new(),
             _ => ports(&fields, spec.ports.as_deref().unwrap_or_default())?,
         };
-        Ok(Self { name, labels: ProxyLabels::of(&api.metadata), service_type, headless, cluster_ips, ports })
+        let policy = |path: &str, text: &Option<String>| TrafficPolicy::parse(&fields, path, text.as_deref());
+        let health_check_node_port = match spec.health_check_node_port {
+            None | Some(0) => None,
+            Some(number) => Some(fields.port("spec.healthCheckNodePort", number)?),
+        };
+        Ok(Self {
+            labels: ProxyLabels::of(&api.metadata),
+            service_type,
+            headless,
+            cluster_ips,
+            ports,
+            internal_policy: policy("spec.internalTrafficPolicy", &spec.internal_traffic_policy)?,
+            external_policy: policy("spec.externalTrafficPolicy", &spec.external_traffic_policy)?,
+            external_ips: external_ips(&fields, spec)?,
+            load_balancer_ips: load_balancer_ips(&fields, api)?,
+            source_ranges: source_ranges(&fields, api, spec)?,
+            affinity: affinity(&fields, spec)?,
+            health_check_node_port,
+            name,
+        })
+    }
+}
+
+/// `spec.externalIPs`.
+fn external_ips(fields: &Fields, spec: &core::ServiceSpec) -> Result<Vec<IpAddr>, ObjectError> {
+    let texts = spec.external_ips.as_deref().unwrap_or_default().iter().enumerate();
+    texts.map(|(index, text)| fields.address(&format!("spec.externalIPs[{index}]"), text)).collect()
+}
+
+/// `status.loadBalancer.ingress`, as far as nodes see the address (KEP-1860).
+fn load_balancer_ips(fields: &Fields, api: &core::Service) -> Result<Vec<IpAddr>, ObjectError> {
+    let status = api.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
+    let mut addresses = Vec::with_capacity(ingress.len());
+    for (index, ingress) in ingress.iter().enumerate() {
+        let Some(text) = ingress.ip.as_deref().filter(|text| !text.is_empty()) else { continue };
+        if matches!(ingress.ip_mode.as_deref(), None | Some("VIP")) {
+            addresses.push(fields.address(&format!("status.loadBalancer.ingress[{index}].ip"), text)?);
+        }
+    }
+    Ok(addresses)
+}
+
+/// The field counts; the annotation, with commas between the ranges, only where the field is empty.
+fn source_ranges(fields: &Fields, api: &core::Service, spec: &core::ServiceSpec) -> Result<Vec<IpNet>, ObjectError> {
+    let texts = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    if !texts.is_empty() {
+        let texts = texts.iter().enumerate();
+        return texts
+            .map(|(index, text)| fields.range(&format!("spec.loadBalancerSourceRanges[{index}]"), text))
+            .collect();
+    }
+    let annotation = api.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE_RANGES));
+    let texts = annotation.map(String::as_str).unwrap_or_default().split(',').filter(|text| !text.trim().is_empty());
+    texts.map(|text| fields.range(&format!("metadata.annotations[{SOURCE_RANGES}]"), text)).collect()
+}
+
+/// For how long clients stay with their backend.
+fn affinity(fields: &Fields, spec: &core::ServiceSpec) -> Result<Option<NonZeroU32>, ObjectError> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return Ok(None),
+        Some("ClientIP") => {}
+        Some(other) => {
+            let message = format!("'{other}' is not an affinity: expected None or ClientIP");
+            return Err(fields.error("spec.sessionAffinity", message));
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(DEFAULT_AFFINITY);
+    let allowed = u32::try_from(seconds).ok().filter(|_| seconds <= LONGEST_AFFINITY).and_then(NonZeroU32::new);
+    match allowed {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(fields.error(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            format!("{seconds} is out of range: expected 1 to {LONGEST_AFFINITY}"),
+        )),
     }
 }
 

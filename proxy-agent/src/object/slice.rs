@@ -1,5 +1,6 @@
 //! EndpointSlices.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -54,6 +55,10 @@ pub struct Endpoint {
     pub terminating: bool,
     /// `nodeName`: where it runs.
     pub node: Option<String>,
+    /// `hints.forZones`: the zones whose clients should prefer it.
+    pub zones: BTreeSet<String>,
+    /// `hints.forNodes`: the nodes whose clients should prefer it.
+    pub nodes: BTreeSet<String>,
 }
 
 impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
@@ -109,12 +114,16 @@ fn endpoints(fields: &Fields, family: &str, api: &[discovery::Endpoint]) -> Resu
             return Err(fields.error(path, format!("{address} is not of the slice's addressType {family}")));
         }
         let conditions = api.conditions.as_ref();
+        let zones = api.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
+        let nodes = api.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
         read.push(Endpoint {
             address,
             ready: conditions.and_then(|c| c.ready).unwrap_or(true),
             serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
             node: api.node_name.clone(),
+            zones: zones.iter().map(|zone| zone.name.clone()).collect(),
+            nodes: nodes.iter().map(|node| node.name.clone()).collect(),
         });
     }
     Ok(read)

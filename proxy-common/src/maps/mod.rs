@@ -26,6 +26,8 @@ pub const LAYOUT: u32 = 1;
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP (RFC 768).
 pub const UDP: u8 = 17;
+/// IP protocol number of SCTP (RFC 9260).
+pub const SCTP: u8 = 132;
 
 /// Declares that a `repr(C)` type of byte arrays and integers may be read and written as bytes.
 macro_rules! plain {
