@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, Sizes};
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, ServiceCounters, TCP};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceCounters, TCP};
 
 /// A pin path of its own for each test, removed at its end, also by a panic.
 struct Pins(PinPath);
@@ -39,6 +39,7 @@ fn small() -> Sizes {
         max_services: 50,
         max_flows: 1000,
         max_devices: 10,
+        max_ranges: 10,
     }
 }
 
@@ -79,7 +80,7 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
             wanted.apply(&op);
         }
     }
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 12);
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 14);
     drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);
@@ -90,6 +91,14 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
 /// More entries than one batch holds, in both families, one deleted again.
 fn ops() -> Vec<Op> {
     let mut ops = vec![Op::ResetCounters { id: 3 }];
+    for (owner, bits) in [(0, 16), (3, 25), (3, 0), (4, 32)] {
+        let v4 = RangeKey { prefix: 32 + bits, owner, addr: Ipv4([10, 244, 0, 0]) };
+        let v6 = RangeKey { prefix: 32 + 2 * bits, owner, addr: Ipv6([0xfd; 16]) };
+        ops.extend([Op::V4(FamilyOp::SetRange { key: v4 }), Op::V6(FamilyOp::SetRange { key: v6 })]);
+        if owner == 4 {
+            ops.extend([Op::V4(FamilyOp::DeleteRange { key: v4 }), Op::V6(FamilyOp::DeleteRange { key: v6 })]);
+        }
+    }
     for id in 1..4999 {
         let [a, b] = u16::try_from(id).unwrap().to_be_bytes();
         let port = [0, 80];
@@ -103,8 +112,13 @@ fn ops() -> Vec<Op> {
         ops.push(Op::V6(FamilyOp::SetSlot { index: 2 * id, backend: id }));
         if id < 100 {
             let key = FrontendKey::new(addr, port, TCP);
-            let frontend =
-                Frontend { service: 3, first: id, count: 1, kind: FrontendKind::ClusterIp as u8, zero: [0; 3] };
+            let frontend = Frontend {
+                service: 3,
+                first: id,
+                count: 1,
+                kind: FrontendKind::ClusterIp as u8,
+                ..Frontend::default()
+            };
             ops.push(Op::V6(FamilyOp::SetFrontend { key, frontend }));
             if id == 50 {
                 ops.push(Op::V6(FamilyOp::DeleteFrontend { key }));
@@ -188,7 +202,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 12, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 14, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

@@ -3,11 +3,12 @@
 //! Capacities here are the defaults; the agent sets its own before it loads the programs.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters, ServiceName, SlotIndex,
+    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeMark, ServiceCounters, ServiceName,
+    SlotIndex,
 };
 
 const FRONTENDS: usize = 65_536;
@@ -16,6 +17,7 @@ const BACKENDS: usize = 131_072;
 const FLOWS: usize = 262_144;
 const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
+const RANGES: usize = 16_384;
 /// BPF_F_NO_PREALLOC: memory for what is there, not for what could be.
 const NO_PREALLOC: usize = 1;
 
@@ -33,6 +35,12 @@ pub static SLOT_V6: Array<SlotIndex, SLOTS> = Array::new();
 pub static BACKEND_V4: Array<Backend<Ipv4>, BACKENDS> = Array::new();
 #[btf_map(name = "backend_v6")]
 pub static BACKEND_V6: Array<Backend<Ipv6>, BACKENDS> = Array::new();
+
+/// The data of a `RangeKey`: owner and address.
+#[btf_map(name = "range_v4")]
+pub static RANGE_V4: LpmTrie<[u32; 2], RangeMark, RANGES> = LpmTrie::new();
+#[btf_map(name = "range_v6")]
+pub static RANGE_V6: LpmTrie<[u32; 5], RangeMark, RANGES> = LpmTrie::new();
 
 #[btf_map(name = "flow_v4")]
 pub static FLOW_V4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>, FLOWS> = LruHashMap::new();

@@ -10,7 +10,7 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters, ServiceName, SlotIndex,
+    Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters, ServiceName, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -27,6 +27,8 @@ pub struct FamilyMaps<A: Address> {
     pub slot: Map<u32, SlotIndex>,
     /// `backend_v4` or `backend_v6`.
     pub backend: Map<u32, Backend<A>>,
+    /// `range_v4` or `range_v6`.
+    pub range: Map<RangeKey<A>, RangeMark>,
     /// `flow_v4` or `flow_v6`.
     pub flow: Map<FlowKey<A>, Flow<A>>,
 }
@@ -61,12 +63,14 @@ impl MapSet {
                 frontend: open.map(&spec::FRONTEND_V4)?,
                 slot: open.map(&spec::SLOT_V4)?,
                 backend: open.map(&spec::BACKEND_V4)?,
+                range: open.map(&spec::RANGE_V4)?,
                 flow: open.map(&spec::FLOW_V4)?,
             },
             v6: FamilyMaps {
                 frontend: open.map(&spec::FRONTEND_V6)?,
                 slot: open.map(&spec::SLOT_V6)?,
                 backend: open.map(&spec::BACKEND_V6)?,
+                range: open.map(&spec::RANGE_V6)?,
                 flow: open.map(&spec::FLOW_V6)?,
             },
             service: open.map(&spec::SERVICE)?,

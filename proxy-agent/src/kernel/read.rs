@@ -1,7 +1,7 @@
 //! Reading everything back from the maps.
 
 use bytemuck::Pod;
-use proxy_common::maps::{Backend, ServiceName};
+use proxy_common::maps::{Backend, RangeKey, ServiceName};
 
 use super::error::MapError;
 use super::maps::{FamilyMaps, MapSet};
@@ -49,6 +49,7 @@ fn read_family<A>(maps: &FamilyMaps<A>, realized: &mut Realized) -> Result<(), M
 where
     A: PlanFamily,
     Backend<A>: Pod,
+    RangeKey<A>: Pod,
     proxy_common::maps::FrontendKey<A>: Pod,
 {
     maps.backend.for_each(|id, backends| {
@@ -65,6 +66,7 @@ where
             realized.apply(&A::op(FamilyOp::SetSlot { index, backend: *backend }));
         }
     })?;
+    maps.range.for_each(|key, _| realized.apply(&A::op(FamilyOp::SetRange { key })))?;
     maps.frontend.for_each(|key, frontends| {
         if let [frontend] = frontends {
             realized.apply(&A::op(FamilyOp::SetFrontend { key, frontend: *frontend }));

@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters, ServiceName, SlotIndex,
+    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters,
+    ServiceName, SlotIndex,
 };
 
 use crate::plan::Capacities;
@@ -30,6 +31,9 @@ pub struct Sizes {
     /// Network devices
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_devices: u32,
+    /// Ranges of addresses of each family: loadBalancerSourceRanges of each Service port, and those of pods
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_ranges: u32,
 }
 
 impl Default for Sizes {
@@ -41,6 +45,7 @@ impl Default for Sizes {
             max_services: 16_384,
             max_flows: 262_144,
             max_devices: 4_096,
+            max_ranges: 16_384,
         }
     }
 }
@@ -52,6 +57,7 @@ impl From<Sizes> for Capacities {
             frontends: sizes.max_frontends,
             backends: sizes.max_backends,
             slots: sizes.max_slots,
+            ranges: sizes.max_ranges,
         }
     }
 }
@@ -64,6 +70,7 @@ pub(super) enum MapKind {
     Array = 2,
     PerCpuArray = 6,
     LruHash = 9,
+    LpmTrie = 11,
 }
 
 /// What a map has to be like, whatever its types.
@@ -108,6 +115,7 @@ const BACKENDS: MapSize = MapSize { flag: Some("--max-backends"), of: |sizes| si
 const SERVICES: MapSize = MapSize { flag: Some("--max-services"), of: |sizes| sizes.max_services };
 const FLOWS: MapSize = MapSize { flag: Some("--max-flows"), of: |sizes| sizes.max_flows };
 const DEVICES: MapSize = MapSize { flag: Some("--max-devices"), of: |sizes| sizes.max_devices };
+const RANGES: MapSize = MapSize { flag: Some("--max-ranges"), of: |sizes| sizes.max_ranges };
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
 const DROP_REASONS: MapSize = MapSize { flag: None, of: |_| DropReason::ALL.len() as u32 };
 
@@ -117,6 +125,8 @@ pub(super) const SLOT_V4: Spec<u32, SlotIndex> = Spec::new("slot_v4", MapKind::A
 pub(super) const SLOT_V6: Spec<u32, SlotIndex> = Spec::new("slot_v6", MapKind::Array, SLOTS);
 pub(super) const BACKEND_V4: Spec<u32, Backend<Ipv4>> = Spec::new("backend_v4", MapKind::Array, BACKENDS);
 pub(super) const BACKEND_V6: Spec<u32, Backend<Ipv6>> = Spec::new("backend_v6", MapKind::Array, BACKENDS);
+pub(super) const RANGE_V4: Spec<RangeKey<Ipv4>, RangeMark> = Spec::new("range_v4", MapKind::LpmTrie, RANGES);
+pub(super) const RANGE_V6: Spec<RangeKey<Ipv6>, RangeMark> = Spec::new("range_v6", MapKind::LpmTrie, RANGES);
 pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS);
 pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS);
 pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES);
@@ -125,13 +135,15 @@ pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::P
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 12] = [
+pub(super) const SHAPES: [Shape; 14] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
     SLOT_V6.shape,
     BACKEND_V4.shape,
     BACKEND_V6.shape,
+    RANGE_V4.shape,
+    RANGE_V6.shape,
     FLOW_V4.shape,
     FLOW_V6.shape,
     SERVICE.shape,

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use proxy_common::addr::Address;
-use proxy_common::maps::{Backend, FrontendKey, ServiceCounters};
+use proxy_common::maps::{Backend, FrontendKey, RangeKey, ServiceCounters};
 
 use super::error::MapError;
 use super::maps::{FamilyMaps, MapSet};
@@ -26,6 +26,7 @@ impl MapSet {
 fn apply<A: Address>(maps: &FamilyMaps<A>, op: &FamilyOp<A>) -> Result<(), MapError>
 where
     Backend<A>: Pod,
+    RangeKey<A>: Pod,
     FrontendKey<A>: Pod,
 {
     match op {
@@ -33,5 +34,7 @@ where
         FamilyOp::SetSlot { index, backend } => maps.slot.set(index, backend),
         FamilyOp::SetFrontend { key, frontend } => maps.frontend.set(key, frontend),
         FamilyOp::DeleteFrontend { key } => maps.frontend.remove(key),
+        FamilyOp::SetRange { key } => maps.range.set(key, &1),
+        FamilyOp::DeleteRange { key } => maps.range.remove(key),
     }
 }

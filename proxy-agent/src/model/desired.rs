@@ -5,133 +5,157 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_common::maps::FrontendKind;
 
-use super::endpoints::{Candidate, usable};
-use super::{Desired, DesiredPort, Family, NodeView, ServicePort};
-use crate::object::{ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType};
+use super::endpoints::{Candidate, Place, categorize_endpoints};
+use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
+use super::node_ports::node_port_addresses;
+use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
+use crate::object::{ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
 
 /// Works out what the kernel should hold on this node, and what is wrong with the objects.
 ///
 /// `None` before Services and EndpointSlices have both been listed in full: until then the truth is what the
 /// kernel holds. The problems come in the order of the objects' names, none twice.
-pub fn desired(store: &Store, node: &NodeView) -> Option<(Desired, Vec<Problem>)> {
+pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option<(Desired, Vec<Problem>)> {
     if !store.is_synced() {
         return None;
     }
+    let node = store.node(&view.name);
+    let local_ranges = options.detect_local.ranges(node);
+    let detects = [Family::V4, Family::V6].map(|family| options.detect_local.works_for(family, &local_ranges));
+    let node_addresses = node_port_addresses(&options.node_port_addresses, node, &view.addresses);
+    let primary = node.map(|node| node.primary.as_slice()).unwrap_or_default();
     let mut model = Model {
         store,
-        node_name: &node.name,
-        node_addresses: node_addresses(store, node),
+        place: Place { node: &view.name, zone: node.and_then(|node| node.zone.as_deref()) },
+        ground: Ground { options, node_addresses: &node_addresses, primary, detects },
         claims: HashMap::new(),
-        desired: Desired::default(),
+        desired: Desired { local_ranges, ..Desired::default() },
         problems: Vec::new(),
     };
-    for service in store.services().filter(|service| service.labels.are_ours()) {
-        model.service(service);
+    let mut wanted = Vec::new();
+    let ours = |service: &&Service| service.labels.are_ours() && !options.skip_services.contains(&service.name);
+    for service in store.services().filter(ours) {
+        model.service(service, &mut wanted);
+    }
+    model.claim(&mut wanted);
+    for wanted in wanted {
+        model.serve(wanted);
     }
     for slice in store.slices().filter(|slice| slice.labels.are_ours() && slice.service.is_none()) {
         let message = "has no label kubernetes.io/service-name, so it belongs to no Service: ignored";
         model.problems.push(Problem::of(ObjectRef::EndpointSlice(slice.name.clone()), message));
     }
+    // Frontends are claimed kind by kind.
+    model.problems.sort_by(|one, other| one.object.cmp(&other.object));
     Some((model.desired, model.problems))
 }
 
-/// The addresses that NodePorts are answered on: no loopback (never routed to from outside), nothing that is
-/// not one host's.
-fn node_addresses(store: &Store, node: &NodeView) -> BTreeSet<IpAddr> {
-    let announced = store.node(&node.name).into_iter().flat_map(|node| &node.addresses);
-    let one_host = |address: &&IpAddr| {
-        !(address.is_loopback() || address.is_unspecified() || address.is_multicast())
-            && **address != IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
-    };
-    announced.chain(&node.addresses).filter(one_host).copied().collect()
+/// A Service port and the frontends that it asks for, or has got.
+struct Wanted<'a> {
+    service: &'a Service,
+    spec: &'a PortSpec,
+    port: ServicePort,
+    asked: Vec<Asked>,
+    got: BTreeMap<(IpAddr, u16), DesiredFrontend>,
 }
 
 struct Model<'a> {
     store: &'a Store,
-    node_name: &'a str,
-    node_addresses: BTreeSet<IpAddr>,
-    /// Who has each frontend already. Services come in the order of their names, so the winner of a dispute does
-    /// not depend on the order of events.
+    place: Place<'a>,
+    ground: Ground<'a>,
+    /// Who has each frontend already.
     claims: HashMap<(IpAddr, u16, Protocol), ServicePort>,
     desired: Desired,
     problems: Vec<Problem>,
 }
 
-impl Model<'_> {
+impl<'a> Model<'a> {
     fn problem(&mut self, service: &Service, message: String) {
         self.problems.push(Problem::of(ObjectRef::Service(service.name.clone()), message));
     }
 
-    fn service(&mut self, service: &Service) {
+    fn service(&mut self, service: &'a Service, wanted: &mut Vec<Wanted<'a>>) {
         if service.headless || service.service_type == ServiceType::ExternalName {
             return;
         }
         if service.cluster_ips.is_empty() {
             self.problem(service, "spec.clusterIP: no address is allocated yet: the Service cannot be reached".into());
         }
-        for (index, port) in service.ports.iter().enumerate() {
-            if port.protocol == Protocol::Sctp {
-                let message = format!("spec.ports[{index}].protocol: SCTP is not supported yet: the port is ignored");
-                self.problem(service, message);
-                continue;
-            }
+        self.health_check(service);
+        for spec in &service.ports {
             for address in &service.cluster_ips {
-                self.port(service, port, *address);
+                let port = ServicePort {
+                    service: service.name.clone(),
+                    port_name: spec.name.clone(),
+                    port: spec.port.get(),
+                    protocol: spec.protocol,
+                    family: Family::of(*address),
+                };
+                let asked = frontends(&self.ground, service, spec, *address);
+                wanted.push(Wanted { service, spec, port, asked, got: BTreeMap::new() });
             }
         }
     }
 
-    fn port(&mut self, service: &Service, spec: &PortSpec, cluster_ip: IpAddr) {
-        let family = Family::of(cluster_ip);
-        let port = ServicePort {
-            service: service.name.clone(),
-            port_name: spec.name.clone(),
-            port: spec.port.get(),
-            protocol: spec.protocol,
-            family,
-        };
-        let mut wanted = vec![(cluster_ip, spec.port.get(), FrontendKind::ClusterIp)];
-        if let (ServiceType::NodePort | ServiceType::LoadBalancer, Some(node_port)) =
-            (service.service_type, spec.node_port)
-        {
-            let addresses = self.node_addresses.iter().filter(|address| Family::of(**address) == family);
-            wanted.extend(addresses.map(|address| (*address, node_port.get(), FrontendKind::NodePort)));
-        }
-
-        let mut frontends = BTreeMap::new();
-        let mut lost: BTreeMap<(FrontendKind, u16), ServicePort> = BTreeMap::new();
-        for (address, number, kind) in wanted {
-            let claim = (address, number, spec.protocol);
-            if let Some(winner) = self.claims.get(&claim) {
-                // One line for a NodePort, not one for each address of the node.
-                if lost.insert((kind, number), winner.clone()).is_none() {
-                    let winner = winner.clone();
-                    let message = format!(
-                        "{} {} is already taken by Service {winner}: ignored here",
-                        kind.name(),
-                        match kind {
-                            FrontendKind::NodePort => format!("{number}/{}", spec.protocol),
-                            _ => format!("{}/{}", SocketAddr::new(address, number), spec.protocol),
-                        }
-                    );
-                    self.problem(service, message);
+    /// Gives each frontend to one Service port: to the one that has it as its ClusterIP, then to load balancers,
+    /// then to external IPs, which anybody may write into a Service, then to NodePorts; among equals to the first by
+    /// name. So the outcome does not depend on the order of events, and no Service loses its ClusterIP to another.
+    fn claim(&mut self, wanted: &mut [Wanted<'a>]) {
+        let order =
+            [FrontendKind::ClusterIp, FrontendKind::LoadBalancer, FrontendKind::ExternalIp, FrontendKind::NodePort];
+        for kind in order {
+            for Wanted { service, spec, port, asked, got } in &mut *wanted {
+                let mut lost = BTreeSet::new();
+                for ((address, number), frontend) in asked.iter().filter(|(_, frontend)| frontend.kind == kind) {
+                    let winner = self.claims.entry((*address, *number, spec.protocol)).or_insert_with(|| port.clone());
+                    if winner == port {
+                        // What it has as another kind already is no loss.
+                        got.entry((*address, *number)).or_insert(*frontend);
+                        continue;
+                    }
+                    // One line for a NodePort, not one for each address of the node.
+                    if kind == FrontendKind::NodePort && !lost.insert(*number) {
+                        continue;
+                    }
+                    let what = match kind {
+                        FrontendKind::NodePort => format!("{number}/{}", spec.protocol),
+                        _ => format!("{}/{}", SocketAddr::new(*address, *number), spec.protocol),
+                    };
+                    let message = format!("{} {what} is already taken by Service {winner}: ignored here", kind.name());
+                    self.problems.push(Problem::of(ObjectRef::Service(service.name.clone()), message));
                 }
-                continue;
             }
-            self.claims.insert(claim, port.clone());
-            frontends.insert((address, number), kind);
         }
-        if !frontends.is_empty() {
-            let backends = usable(&self.candidates(service, spec, family));
-            self.desired.ports.insert(port, DesiredPort { frontends, backends });
+    }
+
+    /// Finds the backends of a Service port that has a frontend.
+    fn serve(&mut self, wanted: Wanted<'_>) {
+        let Wanted { service, spec, port, asked: _, got: frontends } = wanted;
+        if frontends.is_empty() {
+            return;
         }
+        let candidates = self.candidates(service, spec, port.family);
+        let categorized = categorize_endpoints(&candidates, policies(frontends.values()), self.place);
+        let source_ranges = if frontends.values().any(|frontend| frontend.guarded) {
+            source_ranges(&self.ground, service, port.family)
+        } else {
+            BTreeSet::new()
+        };
+        let desired = DesiredPort {
+            backends: categorized.backends(&candidates),
+            has_endpoints: categorized.any,
+            affinity: service.affinity,
+            source_ranges,
+            frontends,
+        };
+        self.desired.ports.insert(port, desired);
     }
 
     /// The endpoints of a Service port, from all of its slices. A slice's port belongs to the Service's port of
     /// the same name and protocol, with a number that may be another one in each slice.
-    fn candidates(&self, service: &Service, spec: &PortSpec, family: Family) -> BTreeMap<SocketAddr, Candidate> {
-        let mut candidates: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    fn candidates(&self, service: &Service, spec: &PortSpec, family: Family) -> BTreeMap<SocketAddr, Candidate<'a>> {
+        let mut candidates: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
         for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_ours()) {
             let matching = |port: &&_| is_port(port, spec);
             for port in slice.ports.iter().filter(matching) {
@@ -140,14 +164,38 @@ impl Model<'_> {
                         ready: endpoint.ready,
                         serving: endpoint.serving,
                         terminating: endpoint.terminating,
-                        local: endpoint.node.as_deref() == Some(self.node_name),
+                        local: endpoint.node.as_deref() == Some(self.place.node),
+                        zones: endpoint.zones.iter().map(String::as_str).collect(),
+                        nodes: endpoint.nodes.iter().map(String::as_str).collect(),
                     };
                     let address = SocketAddr::new(endpoint.address, port.port.get());
-                    candidates.entry(address).and_modify(|known| known.merge(candidate)).or_insert(candidate);
+                    match candidates.entry(address) {
+                        std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(candidate)),
+                        std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(candidate),
+                    }
                 }
             }
         }
         candidates
+    }
+
+    /// What a load balancer that asks this node is to hear. Only ready endpoints count, so that it stops sending
+    /// clients here while the last ones terminate, though those who come are still served (KEP-1669).
+    fn health_check(&mut self, service: &Service) {
+        let is_asked = service.service_type == ServiceType::LoadBalancer
+            && service.external_policy == TrafficPolicy::Local
+            && !service.cluster_ips.is_empty();
+        let Some(port) = service.health_check_node_port.filter(|_| is_asked) else { return };
+        let mut local = BTreeSet::new();
+        for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_ours()) {
+            if !slice.ports.iter().any(|port| service.ports.iter().any(|spec| is_port(port, spec))) {
+                continue;
+            }
+            let here = slice.endpoints.iter().filter(|endpoint| endpoint.node.as_deref() == Some(self.place.node));
+            local.extend(here.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address));
+        }
+        let check = HealthCheck { port, local_endpoints: local.len() };
+        self.desired.health_checks.insert(service.name.clone(), check);
     }
 }
 

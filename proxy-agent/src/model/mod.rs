@@ -4,16 +4,23 @@
 
 mod desired;
 mod endpoints;
+mod frontends;
+mod node_ports;
+mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
 
+use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
 
 use crate::object::{ObjectName, Protocol};
 
 pub use desired::desired;
+pub use node_ports::NodePortAddresses;
+pub use options::{DetectLocal, ModelOptions};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,15 +86,50 @@ impl fmt::Display for ServicePort {
 pub struct Desired {
     /// Every Service port that has a frontend.
     pub ports: BTreeMap<ServicePort, DesiredPort>,
+    /// The ranges by which clients that are pods of this node are known; none where their devices tell.
+    pub local_ranges: BTreeSet<IpNet>,
+    /// What load balancers are to be told about this node, by Service. Nothing for the kernel.
+    pub health_checks: BTreeMap<ObjectName, HealthCheck>,
 }
 
 /// What the kernel should hold for one Service port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredPort {
     /// Address and port of each frontend. Never empty, and no two Service ports have one in common.
-    pub frontends: BTreeMap<(IpAddr, u16), FrontendKind>,
-    /// The backends that new connections may go to; with none, clients are refused.
+    pub frontends: BTreeMap<(IpAddr, u16), DesiredFrontend>,
+    /// The backends that new connections may go to, by any of the frontends.
     pub backends: BTreeMap<SocketAddr, DesiredBackend>,
+    /// Whether there is an endpoint that serves, here or not. A client whose list of backends is empty is dropped if
+    /// there is, since it came to the wrong node, and refused if there is not.
+    pub has_endpoints: bool,
+    /// Who may come to guarded frontends. Empty if there is none.
+    pub source_ranges: BTreeSet<IpNet>,
+    /// For how many seconds after its last new connection a client stays with its backend.
+    pub affinity: Option<NonZeroU32>,
+}
+
+/// The rules of a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DesiredFrontend {
+    /// What made it.
+    pub kind: FrontendKind,
+    /// Where clients on this node go: its pods, as far as they are known, and itself.
+    pub inside: List,
+    /// Where all other clients go.
+    pub outside: List,
+    /// Bits of [`Masquerade`](proxy_common::maps::Masquerade).
+    pub masquerade: u8,
+    /// Only clients in [`DesiredPort::source_ranges`] may come.
+    pub guarded: bool,
+}
+
+/// One of the two lists of backends that a Service port can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// That of the Cluster policy.
+    Cluster,
+    /// That of the Local policy.
+    Local,
 }
 
 /// What is to be known of a backend.
@@ -95,6 +137,39 @@ pub struct DesiredPort {
 pub struct DesiredBackend {
     /// It is on this node.
     pub local: bool,
+    /// The lists that it is in.
+    pub lists: Lists,
+}
+
+/// Which lists a backend is in. The order is that of the slots: either list is then a range of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lists {
+    /// That of the Local policy alone: a local endpoint that terminates, or that the hints mean for others.
+    Local,
+    /// Both.
+    Both,
+    /// That of the Cluster policy alone.
+    #[default]
+    Cluster,
+}
+
+impl Lists {
+    /// Whether a list is one of them.
+    pub fn contain(self, list: List) -> bool {
+        match list {
+            List::Cluster => self != Self::Local,
+            List::Local => self != Self::Cluster,
+        }
+    }
+}
+
+/// What a load balancer is to be told that asks at `spec.healthCheckNodePort` whether to send clients to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port.
+    pub port: NonZeroU16,
+    /// How many ready endpoints are on this node.
+    pub local_endpoints: usize,
 }
 
 /// This node, as the model has to know it.

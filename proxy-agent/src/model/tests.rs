@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod changes;
+mod rules;
+
 use std::collections::BTreeSet;
 
-use super::{Desired, NodeView, desired};
+use super::{Desired, ModelOptions, NodePortAddresses, NodeView, desired};
 use crate::event::Event;
 use crate::object::{Kind, Object};
 use crate::store::Store;
@@ -17,6 +20,11 @@ fn node() -> NodeView {
         name: "n1".into(),
         addresses: ["10.0.0.1", "fd01::1", "127.0.0.1", "::1"].map(|a| a.parse().unwrap()).into(),
     }
+}
+
+/// NodePorts on every address of the node, and otherwise the defaults.
+fn options() -> ModelOptions {
+    ModelOptions { node_port_addresses: vec![NodePortAddresses::All], ..ModelOptions::default() }
 }
 
 /// Objects from YAML documents. A line `Service NAME` or `Slice NAME` begins one that has apiVersion, kind and name
@@ -57,17 +65,21 @@ fn listed(kind: Kind, objects: &[Object]) -> Event {
 
 /// The model of some objects; the same whichever comes first.
 fn model(yaml: &str) -> (Desired, Vec<String>) {
+    model_with(&options(), yaml)
+}
+
+fn model_with(options: &ModelOptions, yaml: &str) -> (Desired, Vec<String>) {
     let objects = objects(yaml);
     let outcomes = [objects.clone(), objects.into_iter().rev().collect()].map(|objects| {
         let mut store = Store::default();
         for object in &objects {
             store.apply(Event::Apply(Box::new(object.clone())));
         }
-        assert_eq!(desired(&store, &node()), None, "nothing is planned before all is listed");
+        assert_eq!(desired(&store, &node(), options), None, "nothing is planned before all is listed");
         for kind in Kind::ALL {
             store.apply(listed(kind, &objects));
         }
-        desired(&store, &node()).unwrap()
+        desired(&store, &node(), options).unwrap()
     });
     let [(one, problems), other] = outcomes;
     assert_eq!((&one, &problems), (&other.0, &other.1), "the order of the objects makes a difference");
@@ -77,7 +89,8 @@ fn model(yaml: &str) -> (Desired, Vec<String>) {
 /// A model in short: one line for each Service port, local backends with a star.
 fn short(desired: &Desired) -> Vec<String> {
     let one = |(port, entry): (&super::ServicePort, &super::DesiredPort)| {
-        let frontends = entry.frontends.iter().map(|((ip, number), kind)| format!("{} {ip} {number}", kind.name()));
+        let frontends =
+            entry.frontends.iter().map(|((ip, number), rule)| format!("{} {ip} {number}", rule.kind.name()));
         let backends = entry.backends.iter().map(|(at, b)| format!("{at}{}", if b.local { "*" } else { "" }));
         let (frontends, backends): (Vec<_>, Vec<_>) = (frontends.collect(), backends.collect());
         format!("{port} {} {}: {} => {}", port.family, port.protocol, frontends.join(", "), backends.join(" "))
@@ -187,7 +200,7 @@ fn kinds_of_services() {
             &[],
         ),
         (
-            "one number for three protocols, each with its own target; SCTP is told once",
+            "one number for three protocols, each with its own target",
             "        Service dns
         spec:
           clusterIPs: [10.96.0.10, fd00::10]
@@ -197,12 +210,14 @@ fn kinds_of_services() {
         ports: [{name: u, port: 5353, protocol: UDP}, {name: t, port: 5300}, {name: s, port: 53, protocol: SCTP}]
         endpoints: [{addresses: [10.244.1.1]}]",
             &[
+                "default/dns:s IPv4 SCTP: ClusterIP 10.96.0.10 53 => 10.244.1.1:53",
+                "default/dns:s IPv6 SCTP: ClusterIP fd00::10 53 => ",
                 "default/dns:t IPv4 TCP: ClusterIP 10.96.0.10 53 => 10.244.1.1:5300",
                 "default/dns:t IPv6 TCP: ClusterIP fd00::10 53 => ",
                 "default/dns:u IPv4 UDP: ClusterIP 10.96.0.10 53 => 10.244.1.1:5353",
                 "default/dns:u IPv6 UDP: ClusterIP fd00::10 53 => ",
             ],
-            &["Service default/dns: spec.ports[2].protocol: SCTP is not supported yet: the port is ignored"],
+            &[],
         ),
         (
             "dual stack, each family with its own addresses and endpoints",
@@ -409,23 +424,23 @@ fn the_store_knows_what_changed_and_forgets_what_is_gone() {
     assert!(store.apply(listed(Kind::EndpointSlice, &all)));
     assert!(store.is_synced());
     assert!(!store.apply(listed(Kind::EndpointSlice, &all)), "listed again, and nothing else");
-    assert_eq!(short(&desired(&store, &node()).unwrap().0).len(), 1);
+    assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0).len(), 1);
 
     // A slice goes over to another Service and back, and away.
     let without = ["default/web IPv4 TCP: ClusterIP 10.96.0.1 80 => "];
     let Object::EndpointSlice(mut moved) = all[1].clone() else { unreachable!("the second is the slice") };
     moved.service = Some("other".into());
     assert!(apply(&mut store, &Object::EndpointSlice(moved)));
-    assert_eq!(short(&desired(&store, &node()).unwrap().0), without);
+    assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0), without);
     assert!(apply(&mut store, &all[1]));
-    assert_ne!(short(&desired(&store, &node()).unwrap().0), without);
+    assert_ne!(short(&desired(&store, &node(), &options()).unwrap().0), without);
     assert!(store.apply(Event::Delete(all[1].reference())));
     assert!(!store.apply(Event::Delete(all[1].reference())));
-    assert_eq!(short(&desired(&store, &node()).unwrap().0), without);
+    assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0), without);
 
     // A list that does not have it any more.
     assert!(store.apply(Event::Listed { kind: Kind::Service, objects: BTreeSet::new() }));
-    assert!(desired(&store, &node()).unwrap().0.ports.is_empty());
+    assert!(desired(&store, &node(), &options()).unwrap().0.ports.is_empty());
 
     // Service flips: ClusterIP, ExternalName, NodePort, nothing of the former left.
     for (spec, lines) in [
@@ -436,6 +451,6 @@ fn the_store_knows_what_changed_and_forgets_what_is_gone() {
     ] {
         let flipped = objects(&format!("        Service web\n        spec: {spec}"));
         assert!(apply(&mut store, &flipped[0]));
-        assert_eq!(desired(&store, &node()).unwrap().0.ports.len(), lines, "{spec}");
+        assert_eq!(desired(&store, &node(), &options()).unwrap().0.ports.len(), lines, "{spec}");
     }
 }

@@ -1,14 +1,17 @@
 //! The part of a plan that concerns one family.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, ServiceName};
+use ipnet::IpNet;
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceName};
 
+use super::lists::{Layout, is_used, range_keys};
 use super::planner::ServiceIds;
-use super::slots::FreeSlots;
+use super::slots::{FreeSlots, joined};
+use super::tables::slot_ranges;
 use super::{Capacities, Change, ChangeKind, FamilyOp, FamilyTables, Full, Op, Plan, PlanFamily, Realized};
-use crate::model::{DesiredPort, ServicePort};
+use crate::model::{DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
 
 /// What both families write to.
 pub(super) struct Output {
@@ -25,9 +28,10 @@ pub(super) struct Builder<'a, A: PlanFamily> {
     free_slots: Option<FreeSlots>,
     /// Backend ids from here on were not given out by this plan.
     next_backend: u32,
-    /// How many backends and frontends this plan adds.
+    /// How many backends, frontends and ranges this plan adds.
     added_backends: usize,
     added_frontends: usize,
+    added_ranges: usize,
     /// Service port ids that stay.
     kept: HashSet<u32>,
     /// Frontends that go over from one Service port to another.
@@ -35,6 +39,7 @@ pub(super) struct Builder<'a, A: PlanFamily> {
     /// What wanted Service ports no longer want.
     dropped_frontends: Vec<FrontendKey<A>>,
     dropped_backends: Vec<u32>,
+    dropped_ranges: Vec<RangeKey<A>>,
 }
 
 /// A map that has no room.
@@ -45,12 +50,13 @@ struct Wanted<A> {
     addr: A,
     port: [u8; 2],
     flags: u8,
+    lists: Lists,
     id: Option<u32>,
 }
 
 /// Where the list of backends of a Service port is to be.
 enum Slots {
-    /// The range is there and right.
+    /// They are there and right, from here on.
     Keep(u32),
     /// To be written from here on.
     Write(u32),
@@ -66,16 +72,26 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             next_backend: 1,
             added_backends: 0,
             added_frontends: 0,
+            added_ranges: 0,
             kept: HashSet::new(),
             claimed: HashSet::new(),
             dropped_frontends: Vec::new(),
             dropped_backends: Vec::new(),
+            dropped_ranges: Vec::new(),
         }
     }
 
     /// Whether a Service port id stays.
     pub(super) fn keeps(&self, id: u32) -> bool {
         self.kept.contains(&id)
+    }
+
+    /// Plans for the ranges by which local clients are known. They go before everything else, as all frontends ask
+    /// about them, and are so few that there is always room.
+    pub(super) fn place_local_ranges(&mut self, plan: &mut Plan, ranges: &BTreeSet<IpNet>) {
+        let wanted = range_keys::<A>(RangeKey::<A>::PODS, ranges);
+        self.write_ranges(&mut plan.ops, RangeKey::<A>::PODS, &wanted);
+        self.drop_ranges(RangeKey::<A>::PODS, &wanted);
     }
 
     /// Plans for one Service port.
@@ -105,7 +121,10 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         let backends = self.wanted_backends(known, want);
         let new_backends = backends.iter().filter(|wanted| wanted.id.is_none()).count();
         let new_frontends = frontends.keys().filter(|key| tables.frontend(key).is_none()).count();
-        let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+        let layout = Layout::of(backends.iter().map(|wanted| wanted.lists));
+        let ranges = range_keys::<A>(service, &want.source_ranges);
+        let present: BTreeSet<_> = tables.ranges_of(service).collect();
+        let new_ranges = ranges.iter().filter(|key| !present.contains(key)).count();
 
         let frontend_room = self.capacities.frontends as usize;
         if new_frontends > 0 && tables.frontend_count() + self.added_frontends + new_frontends > frontend_room {
@@ -115,7 +134,10 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         if new_backends > 0 && tables.backend_count() + self.added_backends + new_backends > backend_room {
             return Err(NoRoom(A::BACKEND_MAP, self.capacities.backends));
         }
-        let slots = self.slots_for(known, &backends, count)?;
+        if new_ranges > 0 && tables.range_count() + self.added_ranges + new_ranges > self.capacities.ranges as usize {
+            return Err(NoRoom(A::RANGE_MAP, self.capacities.ranges));
+        }
+        let slots = self.slots_for(known, &backends, layout.length())?;
 
         let start = out.plan.ops.len();
         if known.is_none() {
@@ -137,8 +159,9 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
                 first
             }
         };
-        for (key, kind) in &frontends {
-            let frontend = Frontend { service, first, count, kind: *kind as u8, ..Frontend::default() };
+        self.write_ranges(&mut out.plan.ops, service, &ranges);
+        for (key, rule) in &frontends {
+            let frontend = layout.frontend(service, first, want, rule);
             let held = tables.frontend(key);
             if held != Some(&frontend) {
                 out.plan.ops.push(A::op(FamilyOp::SetFrontend { key: *key, frontend }));
@@ -148,14 +171,14 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             }
         }
         let written = out.plan.ops.len() > start;
-        let left = self.drop_unwanted(known, &frontends, &ids);
+        let left = self.drop_unwanted(known, &frontends, &ids, &ranges);
 
-        let dropped = left.frontends + left.backends > 0;
+        let dropped = left.frontends + left.backends + left.ranges > 0;
         if written || dropped {
             out.plan.changes.push(Change {
                 port: port.clone(),
                 kind: if known.is_none() { ChangeKind::Added } else { ChangeKind::Changed },
-                frontends: want.frontends.clone(),
+                frontends: want.frontends.iter().map(|(at, rule)| (*at, rule.kind)).collect(),
                 backends: backends.len(),
                 joined: new_backends,
                 left: left.backends,
@@ -164,60 +187,68 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         Ok(())
     }
 
-    /// The wanted backends, in the order of their addresses, with the ids of those that are there.
+    /// The wanted backends, in the order of their lists and addresses, with the ids of those that are there.
     fn wanted_backends(&self, known: Option<u32>, want: &DesiredPort) -> Vec<Wanted<A>> {
         let mut present: HashMap<(A, [u8; 2]), u32> = HashMap::new();
         for (id, backend) in known.into_iter().flat_map(|service| self.tables.backends_of(service)) {
             // Of two entries for one endpoint, which only damage can bring, the first stays.
             present.entry((backend.addr, backend.port)).or_insert(id);
         }
-        let wanted = want.backends.iter().filter_map(|(address, backend)| {
+        let mut backends: Vec<(&SocketAddr, &DesiredBackend)> =
+            want.backends.iter().filter(|(_, backend)| is_used(want, backend.lists)).collect();
+        backends.sort_by_key(|(_, backend)| backend.lists);
+        let wanted = backends.into_iter().filter_map(|(address, backend)| {
             let addr = A::from_ip(address.ip())?;
             let port = address.port().to_be_bytes();
-            let local = if backend.local { Backend::<A>::LOCAL } else { 0 };
-            let flags = Backend::<A>::LIVE | local;
-            Some(Wanted { addr, port, flags, id: present.get(&(addr, port)).copied() })
+            let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+            let flags = Backend::<A>::LIVE
+                | flag(backend.local, Backend::<A>::LOCAL)
+                | flag(backend.lists.contain(List::Cluster), Backend::<A>::CLUSTER)
+                | flag(backend.lists.contain(List::Local), Backend::<A>::POLICY_LOCAL);
+            Some(Wanted { addr, port, flags, lists: backend.lists, id: present.get(&(addr, port)).copied() })
         });
         wanted.collect()
     }
 
-    /// Finds the range of slots: the present one where it is right, a fresh one otherwise, and where there is no
-    /// fresh one the present one again, if the new list fits into it. That last way is consistent but not
-    /// atomic: while it is written, new connections go to old and new backends. It is there so that a Service
-    /// that shrinks is never stuck in a full map.
-    fn slots_for(&mut self, known: Option<u32>, wanted: &[Wanted<A>], count: u32) -> Result<Slots, NoRoom> {
-        if count == 0 {
+    /// Finds the stretch of slots: the present one where it is right, a fresh one otherwise, and where there is no
+    /// fresh one the present one again, if the new lists fit into it. That last way is consistent but not
+    /// atomic: while it is written, new connections go to old and new backends of either list. It is there so that a
+    /// Service that shrinks is never stuck in a full map.
+    fn slots_for(&mut self, known: Option<u32>, wanted: &[Wanted<A>], length: u32) -> Result<Slots, NoRoom> {
+        if length == 0 {
             return Ok(Slots::Keep(0));
         }
         let tables = self.tables;
         let present = known.into_iter().flat_map(|service| tables.frontends_of(service));
-        let ranges: BTreeSet<(u32, u32)> = present.map(|(_, frontend)| (frontend.first, frontend.count)).collect();
-        let is_right = |range: &&(u32, u32)| {
-            let slots = tables.slots(range.0..range.0.saturating_add(range.1));
-            slots.len() == wanted.len() && slots.iter().zip(wanted).all(|(slot, wanted)| Some(*slot) == wanted.id)
+        let ranges: Vec<_> = present.flat_map(|(_, frontend)| slot_ranges(frontend)).collect();
+        let starts: BTreeSet<u32> = ranges.iter().map(|range| range.start).collect();
+        let stretches = joined(ranges);
+        // Slots that no frontend leads to are free for others to take, however right they are.
+        let is_right = |first: &&u32| {
+            let end = first.saturating_add(length);
+            let slots = tables.slots(**first..end);
+            stretches.iter().any(|stretch| stretch.start <= **first && end <= stretch.end)
+                && slots.len() == wanted.len()
+                && slots.iter().zip(wanted).all(|(slot, wanted)| Some(*slot) == wanted.id)
         };
-        if let Some((first, _)) = ranges.iter().find(is_right) {
+        if let Some(first) = starts.iter().find(is_right) {
             return Ok(Slots::Keep(*first));
         }
         let capacity = self.capacities.slots;
         let free = self.free_slots.get_or_insert_with(|| {
-            let used = tables.frontends().map(|(_, frontend)| frontend).filter(|frontend| frontend.count > 0);
-            FreeSlots::new(used.map(|used| used.first..used.first.saturating_add(used.count)).collect(), capacity)
+            let used = tables.frontends().flat_map(|(_, frontend)| slot_ranges(frontend));
+            FreeSlots::new(used.collect(), capacity)
         });
-        if let Some(first) = free.take(count) {
+        if let Some(first) = free.take(length) {
             return Ok(Slots::Write(first));
         }
         let is_own = |slot: &u32| {
             let backend = tables.backend(*slot);
             backend.is_live() && Some(backend.service) == known
         };
-        match ranges.first() {
-            Some((first, length))
-                if ranges.len() == 1
-                    && *length >= count
-                    && tables.slots(*first..first.saturating_add(*length)).iter().all(is_own) =>
-            {
-                Ok(Slots::Write(*first))
+        match stretches.as_slice() {
+            [stretch] if stretch.len() >= length as usize && tables.slots(stretch.clone()).iter().all(is_own) => {
+                Ok(Slots::Write(stretch.start))
             }
             _ => Err(NoRoom(A::SLOT_MAP, capacity)),
         }
@@ -254,15 +285,31 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         self.next_backend - 1
     }
 
+    /// Writes the ranges that are new.
+    fn write_ranges(&mut self, ops: &mut Vec<Op>, owner: u32, wanted: &BTreeSet<RangeKey<A>>) {
+        let present: BTreeSet<_> = self.tables.ranges_of(owner).collect();
+        for key in wanted.iter().filter(|key| !present.contains(key)) {
+            ops.push(A::op(FamilyOp::SetRange { key: *key }));
+            self.added_ranges += 1;
+        }
+    }
+
+    /// Notes the ranges of an owner that are no longer wanted.
+    fn drop_ranges(&mut self, owner: u32, wanted: &BTreeSet<RangeKey<A>>) {
+        let present = self.tables.ranges_of(owner).filter(|key| !wanted.contains(key));
+        self.dropped_ranges.extend(present.copied());
+    }
+
     /// Notes what a Service port has and no longer wants, to be taken away at the end.
     fn drop_unwanted(
         &mut self,
         known: Option<u32>,
-        frontends: &BTreeMap<FrontendKey<A>, FrontendKind>,
+        frontends: &BTreeMap<FrontendKey<A>, DesiredFrontend>,
         ids: &[u32],
+        ranges: &BTreeSet<RangeKey<A>>,
     ) -> Dropped {
-        let Some(service) = known else { return Dropped { frontends: 0, backends: 0 } };
-        let (tables, before) = (self.tables, (self.dropped_frontends.len(), self.dropped_backends.len()));
+        let Some(service) = known else { return Dropped::default() };
+        let (tables, before) = (self.tables, self.dropped());
         let keys = tables.frontends_of(service).map(|(key, _)| *key);
         self.dropped_frontends.extend(keys.filter(|key| !frontends.contains_key(key)));
         if tables.backends_of(service).count() > 0 {
@@ -270,38 +317,62 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             let present = tables.backends_of(service).map(|(id, _)| id);
             self.dropped_backends.extend(present.filter(|id| !wanted.contains(id)));
         }
-        Dropped { frontends: self.dropped_frontends.len() - before.0, backends: self.dropped_backends.len() - before.1 }
+        self.drop_ranges(service, ranges);
+        let after = self.dropped();
+        Dropped {
+            frontends: after.frontends - before.frontends,
+            backends: after.backends - before.backends,
+            ranges: after.ranges - before.ranges,
+        }
+    }
+
+    fn dropped(&self) -> Dropped {
+        Dropped {
+            frontends: self.dropped_frontends.len(),
+            backends: self.dropped_backends.len(),
+            ranges: self.dropped_ranges.len(),
+        }
     }
 
     /// The operations that take away what is no longer wanted, of wanted Service ports and of all others:
-    /// frontends, and the backends to be freed after all of those of both families.
+    /// frontends, and the backends and ranges to be freed after all of those of both families.
     pub(super) fn leftovers(self) -> (Vec<Op>, Vec<Op>) {
         let (mut frontends, mut backends) = (self.dropped_frontends, self.dropped_backends);
+        let mut ranges = self.dropped_ranges;
         let gone: BTreeSet<u32> = self.tables.services().filter(|service| !self.kept.contains(service)).collect();
         for service in gone {
             frontends.extend(self.tables.frontends_of(service).map(|(key, _)| *key));
             backends.extend(self.tables.backends_of(service).map(|(id, _)| id));
+            if service != RangeKey::<A>::PODS {
+                ranges.extend(self.tables.ranges_of(service));
+            }
         }
         let keys = frontends.into_iter().filter(|key| !self.claimed.contains(key));
-        let deleted = keys.map(|key| A::op(FamilyOp::DeleteFrontend { key })).collect();
+        let deleted = keys.map(|key| A::op(FamilyOp::DeleteFrontend { key }));
         let freed = backends.into_iter().map(|id| {
             let generation = self.tables.backend(id).generation.wrapping_add(1);
             A::op(FamilyOp::SetBackend { id, backend: Backend { generation, ..Backend::default() } })
         });
-        (deleted, freed.collect())
+        let ranges = ranges.into_iter().map(|key| A::op(FamilyOp::DeleteRange { key }));
+        (deleted.collect(), freed.chain(ranges).collect())
     }
 }
 
-/// How much [`Builder::drop_unwanted`] noted.
+/// How much is noted to be taken away.
+#[derive(Default)]
 struct Dropped {
     frontends: usize,
     backends: usize,
+    ranges: usize,
 }
 
-fn wanted_frontends<A: PlanFamily>(port: &ServicePort, want: &DesiredPort) -> BTreeMap<FrontendKey<A>, FrontendKind> {
-    let wanted = want.frontends.iter().filter_map(|((address, number), kind)| {
+fn wanted_frontends<A: PlanFamily>(
+    port: &ServicePort,
+    want: &DesiredPort,
+) -> BTreeMap<FrontendKey<A>, DesiredFrontend> {
+    let wanted = want.frontends.iter().filter_map(|((address, number), rule)| {
         let key = FrontendKey::new(A::from_ip(*address)?, number.to_be_bytes(), port.protocol.number());
-        Some((key, *kind))
+        Some((key, *rule))
     });
     wanted.collect()
 }

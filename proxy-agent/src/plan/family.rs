@@ -19,6 +19,8 @@ pub trait PlanFamily: Address + Ord + Hash + Debug {
     const BACKEND_MAP: &'static str;
     /// Name of its map of slots.
     const SLOT_MAP: &'static str;
+    /// Name of its trie of ranges.
+    const RANGE_MAP: &'static str;
 
     /// The address, if it is of this family.
     fn from_ip(address: IpAddr) -> Option<Self>;
@@ -35,6 +37,7 @@ impl PlanFamily for Ipv4 {
     const FRONTEND_MAP: &'static str = "frontend_v4";
     const BACKEND_MAP: &'static str = "backend_v4";
     const SLOT_MAP: &'static str = "slot_v4";
+    const RANGE_MAP: &'static str = "range_v4";
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
@@ -61,6 +64,7 @@ impl PlanFamily for Ipv6 {
     const FRONTEND_MAP: &'static str = "frontend_v6";
     const BACKEND_MAP: &'static str = "backend_v6";
     const SLOT_MAP: &'static str = "slot_v6";
+    const RANGE_MAP: &'static str = "range_v6";
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {

@@ -1,14 +1,15 @@
 //! The operations that turn what the maps hold into what they should hold.
 //!
 //! Pure, like the model. The order of a plan is what makes it safe, and has two parts. First everything new is
-//! built: names, backends and slots where nothing leads to them yet, then the frontends are switched over. Then
-//! what is no longer wanted is taken away: frontends, after them the backends that only they led to, after those
-//! the names. Nothing that is freed, and no range of slots that is left, is used again within the same plan:
+//! built: names, backends, slots and ranges where nothing leads to them yet, then the frontends are switched over.
+//! Then what is no longer wanted is taken away: frontends, after them the backends and ranges that only they led to,
+//! after those the names. Nothing that is freed, and no range of slots that is left, is used again within the same plan:
 //! what a packet may still be reading stays as it is until the next one.
 
 mod build;
 mod change;
 mod family;
+mod lists;
 mod name;
 mod op;
 mod planner;
@@ -34,6 +35,8 @@ pub struct Capacities {
     pub backends: u32,
     /// Of `slot_v4` and of `slot_v6`.
     pub slots: u32,
+    /// Of `range_v4` and of `range_v6`.
+    pub ranges: u32,
 }
 
 /// What to do, and what to say about it.

@@ -1,12 +1,12 @@
 //! One change to one map entry.
 
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, ServiceName};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, ServiceName};
 
 /// One change to one map entry. Applying it twice changes nothing.
 ///
-/// A plan lists its operations so that every prefix of them leaves the maps consistent: names, backends and
-/// slots are written before the frontend that leads to them, and freed after the last one that did.
+/// A plan lists its operations so that every prefix of them leaves the maps consistent: names, backends, slots and
+/// ranges are written before the frontend that leads to them, and freed after the last one that did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Name a Service port id, or free it with an all-zero name.
@@ -55,5 +55,15 @@ pub enum FamilyOp<A: Address> {
     DeleteFrontend {
         /// The address, port and protocol.
         key: FrontendKey<A>,
+    },
+    /// Add a range of addresses.
+    SetRange {
+        /// The owner and the range.
+        key: RangeKey<A>,
+    },
+    /// Remove a range of addresses.
+    DeleteRange {
+        /// The owner and the range.
+        key: RangeKey<A>,
     },
 }

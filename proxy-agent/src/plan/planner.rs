@@ -16,11 +16,14 @@ use crate::model::{Desired, Family, ServicePort};
 ///   Service port only.
 /// - A Service port that there is no room for keeps all it has (but for a frontend that another one claims by
 ///   right), and the rest goes on. What this plan frees is there for the next one to use.
+/// - Ranges come before the frontends that ask about them, so that a guarded frontend is never without its ranges.
 /// - The operations of a Service port are next to each other, so that each is complete as early as it can be.
 pub fn plan(desired: &Desired, realized: &Realized, capacities: &Capacities) -> Plan {
     let mut out = Output { plan: Plan::default(), ids: ServiceIds::new(realized, capacities) };
     let mut v4 = Builder::<Ipv4>::new(realized, capacities);
     let mut v6 = Builder::<Ipv6>::new(realized, capacities);
+    v4.place_local_ranges(&mut out.plan, &desired.local_ranges);
+    v6.place_local_ranges(&mut out.plan, &desired.local_ranges);
     for (port, want) in &desired.ports {
         match port.family {
             Family::V4 => v4.place(&mut out, port, want),
@@ -43,9 +46,9 @@ pub fn plan(desired: &Desired, realized: &Realized, capacities: &Capacities) -> 
             });
         }
     }
-    let (v4_frontends, v4_backends) = v4.leftovers();
-    let (v6_frontends, v6_backends) = v6.leftovers();
-    for ops in [v4_frontends, v6_frontends, v4_backends, v6_backends, nameless] {
+    let (v4_frontends, v4_rest) = v4.leftovers();
+    let (v6_frontends, v6_rest) = v6.leftovers();
+    for ops in [v4_frontends, v6_frontends, v4_rest, v6_rest, nameless] {
         plan.ops.extend(ops);
     }
     plan

@@ -38,6 +38,19 @@ impl FreeSlots {
     }
 }
 
+/// Joins ranges that overlap or touch. They may come in any order.
+pub(super) fn joined(mut ranges: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u32>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "a list of ranges is meant")]
 mod tests {
@@ -51,6 +64,11 @@ mod tests {
         assert_eq!(free.take(2), None);
         assert_eq!(free.take(1), Some(9));
         assert_eq!(free.take(1), None);
+    }
+
+    #[test]
+    fn ranges_that_overlap_or_touch_are_one() {
+        assert_eq!(joined(vec![7..9, 0..2, 2..4, 8..12, 1..3, 20..21]), [0..4, 7..12, 20..21]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use proxy_common::maps::{Backend, Frontend, FrontendKey};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey};
 
 use super::{FamilyOp, PlanFamily};
 
@@ -20,7 +20,9 @@ pub struct FamilyTables<A: PlanFamily> {
     slots: Vec<u32>,
     frontends_of: HashMap<u32, BTreeSet<FrontendKey<A>>>,
     backends_of: HashMap<u32, BTreeSet<u32>>,
+    ranges_of: HashMap<u32, BTreeSet<RangeKey<A>>>,
     live: usize,
+    ranges: usize,
 }
 
 impl<A: PlanFamily> FamilyTables<A> {
@@ -47,6 +49,12 @@ impl<A: PlanFamily> FamilyTables<A> {
                 if let Some(old) = self.frontends.remove(&key) {
                     take_out(&mut self.frontends_of, old.service, &key);
                 }
+            }
+            FamilyOp::SetRange { key } => {
+                self.ranges += usize::from(self.ranges_of.entry(key.owner).or_default().insert(key));
+            }
+            FamilyOp::DeleteRange { key } => {
+                self.ranges -= usize::from(take_out(&mut self.ranges_of, key.owner, &key));
             }
         }
     }
@@ -116,18 +124,35 @@ impl<A: PlanFamily> FamilyTables<A> {
         self.slots.get(range.start as usize..end).unwrap_or_default()
     }
 
-    /// The Service port ids that frontends or backends refer to.
+    /// The ranges of an owner, in the order of their keys.
+    pub fn ranges_of(&self, owner: u32) -> impl Iterator<Item = &RangeKey<A>> {
+        self.ranges_of.get(&owner).into_iter().flatten()
+    }
+
+    /// How many ranges there are.
+    pub fn range_count(&self) -> usize {
+        self.ranges
+    }
+
+    /// The Service port ids that frontends, backends or ranges refer to.
     pub(super) fn services(&self) -> impl Iterator<Item = u32> {
-        self.frontends_of.keys().chain(self.backends_of.keys()).copied()
+        let owners = self.ranges_of.keys().filter(|owner| **owner != RangeKey::<A>::PODS);
+        self.frontends_of.keys().chain(self.backends_of.keys()).chain(owners).copied()
     }
 }
 
-/// Removes a value from an index, and an empty set with it.
-fn take_out<T: Ord>(index: &mut HashMap<u32, BTreeSet<T>>, service: u32, value: &T) {
-    if let Some(values) = index.get_mut(&service) {
-        values.remove(value);
-        if values.is_empty() {
-            index.remove(&service);
-        }
+/// The slots that a frontend leads to: one range for each of its lists that is not empty.
+pub(super) fn slot_ranges(frontend: &Frontend) -> impl Iterator<Item = Range<u32>> {
+    let lists = [(frontend.first, frontend.count), (frontend.outside_first, frontend.outside_count)];
+    lists.into_iter().filter(|(_, count)| *count > 0).map(|(first, count)| first..first.saturating_add(count))
+}
+
+/// Removes a value from an index, and an empty set with it. Returns whether it was there.
+fn take_out<T: Ord>(index: &mut HashMap<u32, BTreeSet<T>>, service: u32, value: &T) -> bool {
+    let Some(values) = index.get_mut(&service) else { return false };
+    let was_there = values.remove(value);
+    if values.is_empty() {
+        index.remove(&service);
     }
+    was_there
 }

@@ -24,6 +24,7 @@ use crate::event::{Event, EventReceiver};
 use crate::kernel::{
     AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
 };
+use crate::model::{ModelOptions, NodePortAddresses};
 use crate::output::chain;
 use crate::store::Store;
 use crate::watch::manifests::{Manifests, ManifestsError};
@@ -88,7 +89,9 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let network = follow().await?;
     sysctl::check(&network.borrow());
 
-    let services = Services::new(maps, args.node_name.clone(), args.sizes.into())?;
+    // Until there are flags for them. NodePorts are answered on every address, as before.
+    let options = ModelOptions { node_port_addresses: vec![NodePortAddresses::All], ..ModelOptions::default() };
+    let services = Services::new(maps, args.node_name.clone(), options, args.sizes.into())?;
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
         args.node_name,

@@ -17,7 +17,7 @@ pub struct Backend<A: Address> {
     pub addr: A,
     /// Port, network order.
     pub port: [u8; 2],
-    /// [`Backend::LOCAL`] and [`Backend::LIVE`].
+    /// [`Backend::LOCAL`] and those that follow it.
     pub flags: u8,
     /// Always 0.
     pub zero: u8,
@@ -35,6 +35,10 @@ impl<A: Address> Backend<A> {
     pub const LOCAL: u8 = 1;
     /// The entry is in use.
     pub const LIVE: u8 = 2;
+    /// New flows under the Cluster policy may go to it: it is in that list.
+    pub const CLUSTER: u8 = 4;
+    /// New flows under a Local policy may go to it: it is in that list.
+    pub const POLICY_LOCAL: u8 = 8;
 
     /// Whether the endpoint is on this node.
     #[inline(always)]

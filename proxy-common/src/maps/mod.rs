@@ -4,23 +4,27 @@
 //! in the machine's order. No type has padding: each byte is a named field, so that keys compare by bytes.
 //! A change to any type here changes [`LAYOUT`].
 
+mod affinity;
 mod backend;
 mod counters;
 mod device;
 mod flow;
 mod frontend;
+mod range;
 mod service;
 
+pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
 pub use counters::{DropReason, ServiceCounters};
 pub use device::{Device, DeviceRole};
 pub use flow::{Flow, FlowKey, FlowSide, FlowState};
-pub use frontend::{Frontend, FrontendKey, FrontendKind};
+pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
+pub use range::{RangeKey, RangeMark};
 pub use service::ServiceName;
 
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;

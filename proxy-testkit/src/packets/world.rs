@@ -154,7 +154,7 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
                 first,
                 count: u32::from(endpoint.is_some()),
                 kind: kind as u8,
-                zero: [0; 3],
+                ..Frontend::default()
             };
             let key = |at: SocketAddr| FrontendKey::new(address(at.ip()), at.port().to_be_bytes(), proto);
             tables.frontends.push((key(SocketAddr::new(vip, 80)), frontend(FrontendKind::ClusterIp)));

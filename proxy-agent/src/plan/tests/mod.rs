@@ -7,29 +7,36 @@ mod scenarios;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
+use ipnet::IpNet;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::FrontendKey;
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind};
 
+use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan};
-use crate::model::{Desired, DesiredPort, Family, ServicePort};
+use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort};
 
-const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 1000 };
+const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 1000, ranges: 1000 };
 
 /// What every state of the maps has to be, also in the middle of a plan: each frontend leads to live backends of
-/// its own, named Service port only.
+/// its own, named Service port only, by either list, and a guarded one has ranges.
 fn assert_consistent(realized: &Realized) {
     fn family<A: PlanFamily>(realized: &Realized) {
         let tables = A::tables(realized);
         for (key, frontend) in tables.frontends() {
             assert!(realized.service(frontend.service).is_some(), "{key:?} leads to a Service without a name");
-            let slots = tables.slots(frontend.first..frontend.first + frontend.count);
-            assert_eq!(slots.len(), frontend.count as usize, "{key:?} leads past the slots");
-            for slot in slots {
-                let backend = tables.backend(*slot);
-                assert!(backend.is_live(), "{key:?} leads to a freed backend");
-                assert_eq!(backend.service, frontend.service, "{key:?} leads to another Service's backend");
+            for range in slot_ranges(frontend) {
+                let slots = tables.slots(range.clone());
+                assert_eq!(slots.len(), range.len(), "{key:?} leads past the slots");
+                for slot in slots {
+                    let backend = tables.backend(*slot);
+                    assert!(backend.is_live(), "{key:?} leads to a freed backend");
+                    assert_eq!(backend.service, frontend.service, "{key:?} leads to another Service's backend");
+                }
             }
+            let is_guarded = frontend.flags & Frontend::RANGES != 0;
+            assert!(!is_guarded || tables.ranges_of(frontend.service).count() > 0, "{key:?} lets nobody in");
         }
     }
     family::<Ipv4>(realized);
@@ -47,32 +54,58 @@ fn carry_out(realized: &mut Realized, ops: &[Op]) {
 /// The slots that frontends lead to.
 fn used_slots<A: PlanFamily>(realized: &Realized) -> BTreeSet<u32> {
     let frontends = A::tables(realized).frontends();
-    frontends.flat_map(|(_, frontend)| frontend.first..frontend.first + frontend.count).collect()
+    frontends.flat_map(|(_, frontend)| slot_ranges(frontend)).flatten().collect()
 }
 
-/// Reads a Service port out of the maps, following frontends as a packet would.
+/// Reads a Service port out of the maps, as a packet would: by what frontends, slots, backends and ranges say.
 fn read(realized: &Realized, port: &ServicePort) -> DesiredPort {
     fn family<A: PlanFamily>(realized: &Realized, port: &ServicePort) -> DesiredPort {
         let tables = A::tables(realized);
         let mut read = DesiredPort::default();
         let Some(id) = realized.id(port) else { return read };
-        let mut lists = BTreeSet::new();
-        read.frontends = super::build::described(tables.frontends_of(id));
-        for (_, frontend) in tables.frontends_of(id) {
-            lists.insert((frontend.first, frontend.count));
+        for (_, backend) in tables.backends_of(id) {
+            let at = SocketAddr::new(backend.addr.to_ip(), u16::from_be_bytes(backend.port));
+            let is = |flag: u8| backend.flags & flag != 0;
+            let lists = match (is(Backend::<A>::CLUSTER), is(Backend::<A>::POLICY_LOCAL)) {
+                (true, true) => Lists::Both,
+                (true, false) => Lists::Cluster,
+                (false, true) => Lists::Local,
+                (false, false) => panic!("{port} has {at} for nothing"),
+            };
+            let known = read.backends.insert(at, DesiredBackend { local: backend.is_local(), lists });
+            assert!(known.is_none(), "{port} has {at} twice");
         }
-        assert!(lists.len() <= 1, "{port} has two lists of backends");
-        for (first, count) in lists {
-            for slot in tables.slots(first..first + count) {
-                let backend = tables.backend(*slot);
-                let at = SocketAddr::new(backend.addr.to_ip(), u16::from_be_bytes(backend.port));
-                let known = read.backends.insert(at, crate::model::DesiredBackend { local: backend.is_local() });
-                assert!(known.is_none(), "{port} has {at} twice");
+        read.source_ranges = ranges::<A>(realized, id);
+        let mut common = BTreeSet::new();
+        for (key, frontend) in tables.frontends_of(id) {
+            let is = |flag: u8| frontend.flags & flag != 0;
+            let list = |flag: u8| if is(flag) { List::Local } else { List::Cluster };
+            let rule = DesiredFrontend {
+                kind: FrontendKind::from_u8(frontend.kind).unwrap(),
+                inside: list(Frontend::LOCAL),
+                outside: list(Frontend::OUTSIDE_LOCAL),
+                masquerade: frontend.masquerade,
+                guarded: is(Frontend::RANGES),
+            };
+            for (list, first, count) in [
+                (rule.inside, frontend.first, frontend.count),
+                (rule.outside, frontend.outside_first, frontend.outside_count),
+            ] {
+                let slots: BTreeSet<u32> = tables.slots(first..first + count).iter().copied().collect();
+                assert_eq!(slots.len(), count as usize, "{port} has a backend twice in its {list:?} list");
+                let mask = match list {
+                    List::Cluster => Backend::<A>::CLUSTER,
+                    List::Local => Backend::<A>::POLICY_LOCAL,
+                };
+                let marked = tables.backends_of(id).filter(|(_, backend)| backend.flags & mask != 0);
+                assert_eq!(slots, marked.map(|(id, _)| id).collect(), "{port}: its {list:?} list");
             }
+            read.frontends.insert((key.addr.to_ip(), u16::from_be_bytes(key.port)), rule);
+            common.insert((frontend.affinity, is(Frontend::DROP)));
         }
-        // A Service port that lost its last frontend and has no room for another one keeps its backends.
-        if !read.frontends.is_empty() {
-            assert_eq!(tables.backends_of(id).count(), read.backends.len(), "{port} has backends nothing leads to");
+        assert!(common.len() <= 1, "the frontends of {port} do not agree: {common:?}");
+        if let Some((affinity, has_endpoints)) = common.pop_first() {
+            (read.affinity, read.has_endpoints) = (NonZeroU32::new(affinity), has_endpoints);
         }
         read
     }
@@ -82,10 +115,19 @@ fn read(realized: &Realized, port: &ServicePort) -> DesiredPort {
     }
 }
 
+/// The ranges of an owner.
+fn ranges<A: PlanFamily>(realized: &Realized, owner: u32) -> BTreeSet<IpNet> {
+    let keys = A::tables(realized).ranges_of(owner);
+    keys.map(|key| IpNet::new(key.addr.to_ip(), u8::try_from(key.prefix - 32).unwrap()).unwrap()).collect()
+}
+
 /// Everything that the maps hold, to compare with what they should hold.
 fn read_all(realized: &Realized) -> Desired {
     let ports = realized.services().map(|(_, port)| port.unwrap().clone());
-    Desired { ports: ports.map(|port| (port.clone(), read(realized, &port))).collect() }
+    let mut local_ranges = ranges::<Ipv4>(realized, 0);
+    local_ranges.extend(ranges::<Ipv6>(realized, 0));
+    let ports = ports.map(|port| (port.clone(), read(realized, &port))).collect();
+    Desired { ports, local_ranges, ..Desired::default() }
 }
 
 /// The entries of the maps, as reading them back gives them.
@@ -95,6 +137,9 @@ fn entries(realized: &Realized) -> Vec<Op> {
         ops.extend(
             tables.frontends().map(|(key, frontend)| A::op(FamilyOp::SetFrontend { key: *key, frontend: *frontend })),
         );
+        for owner in 0..ROOMY.services {
+            ops.extend(tables.ranges_of(owner).map(|key| A::op(FamilyOp::SetRange { key: *key })));
+        }
         for id in 1..ROOMY.backends {
             ops.push(A::op(FamilyOp::SetBackend { id, backend: tables.backend(id) }));
         }
@@ -109,4 +154,9 @@ fn entries(realized: &Realized) -> Vec<Op> {
         ops.push(Op::SetService { id, name: Box::new(port.unwrap().into()) });
     }
     ops
+}
+
+/// A frontend that all clients use alike.
+fn frontend(kind: FrontendKind) -> DesiredFrontend {
+    DesiredFrontend { kind, inside: List::Cluster, outside: List::Cluster, masquerade: 0, guarded: false }
 }

@@ -1,12 +1,11 @@
 //! What holds for every plan.
 
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proxy_common::maps::{Backend, Frontend, FrontendKind, ServiceName};
+use proxy_common::maps::{RangeKey, ServiceName};
 
 use super::*;
-use crate::model::DesiredBackend;
 use crate::object::{ObjectName, Protocol};
 
 /// The Service ports that worlds are made of: TCP and UDP, IPv4 and IPv6.
@@ -27,37 +26,95 @@ fn address(family: Family, last: u8) -> IpAddr {
     }
 }
 
+const KINDS: [FrontendKind; 4] =
+    [FrontendKind::ClusterIp, FrontendKind::NodePort, FrontendKind::ExternalIp, FrontendKind::LoadBalancer];
+const LISTS: [Lists; 3] = [Lists::Local, Lists::Both, Lists::Cluster];
+
+/// What a Service port is like, whatever its frontends.
+#[derive(Clone, Debug)]
+struct Nature {
+    backends: BTreeMap<u8, (bool, Lists)>,
+    /// internalTrafficPolicy, externalTrafficPolicy.
+    policies: [List; 2],
+    ranges: BTreeSet<u8>,
+    affinity: u32,
+    has_endpoints: bool,
+}
+
+fn nature() -> impl Strategy<Value = Nature> {
+    let list = || any::<bool>().prop_map(|is_local| if is_local { List::Local } else { List::Cluster });
+    let backends = btree_map(0..6_u8, (any::<bool>(), proptest::sample::select(&LISTS)), 0..5);
+    let parts = (backends, [list(), list()], btree_set(0..4_u8, 0..3), 0..2_u32, any::<bool>());
+    parts.prop_map(|(backends, policies, ranges, affinity, has_endpoints)| Nature {
+        backends,
+        policies,
+        ranges,
+        affinity,
+        has_endpoints,
+    })
+}
+
+/// A Service port as the model gives it: nothing is in it that no frontend uses.
+fn desired_port(family: Family, addresses: &BTreeMap<u8, FrontendKind>, nature: &Nature) -> DesiredPort {
+    let [internal, external] = nature.policies;
+    let frontends = addresses.iter().map(|(last, kind)| {
+        let rule = match kind {
+            FrontendKind::ClusterIp => {
+                DesiredFrontend { inside: internal, outside: internal, masquerade: 6, ..frontend(*kind) }
+            }
+            _ => {
+                let guarded = *kind == FrontendKind::LoadBalancer && !nature.ranges.is_empty();
+                DesiredFrontend { outside: external, masquerade: 15, guarded, ..frontend(*kind) }
+            }
+        };
+        ((address(family, *last), 80), rule)
+    });
+    let frontends: BTreeMap<_, _> = frontends.collect();
+    let uses = |list| frontends.values().any(|rule| rule.inside == list || rule.outside == list);
+    let backends = nature.backends.iter().filter(|(_, (_, lists))| {
+        [List::Cluster, List::Local].into_iter().any(|list| lists.contain(list) && uses(list))
+    });
+    let backends: BTreeMap<_, _> = backends
+        .map(|(last, (local, lists))| {
+            let at = SocketAddr::new(address(family, 100 + last), 8080);
+            (at, DesiredBackend { local: *local, lists: *lists })
+        })
+        .collect();
+    let is_guarded = frontends.values().any(|rule| rule.guarded);
+    let ranges = nature.ranges.iter().filter(|_| is_guarded);
+    DesiredPort {
+        has_endpoints: nature.has_endpoints || !backends.is_empty(),
+        affinity: NonZeroU32::new(nature.affinity * 60),
+        source_ranges: ranges.map(|last| IpNet::from(address(family, *last))).collect(),
+        frontends,
+        backends,
+    }
+}
+
 /// A state to be reached. Each address has one owner, who has some backends; from one world to the next,
 /// addresses go over from one Service port to another.
 fn world() -> impl Strategy<Value = Desired> {
-    let owners = btree_map(0..8_u8, (0..6_usize, any::<bool>()), 0..8);
-    let backends = vec(btree_map(0..6_u8, any::<bool>(), 0..5), 6);
-    (owners, backends).prop_map(|(owners, backends)| {
-        let mut desired = Desired::default();
-        for (last, (owner, is_node)) in owners {
-            let port = service_port(owner);
-            let family = port.family;
-            let entry = desired.ports.entry(port).or_default();
-            let kind = if is_node { FrontendKind::NodePort } else { FrontendKind::ClusterIp };
-            entry.frontends.insert((address(family, last), 80), kind);
-            entry.backends = backends[owner]
-                .iter()
-                .map(|(last, local)| {
-                    let at = SocketAddr::new(address(family, 100 + last), 8080);
-                    (at, DesiredBackend { local: *local })
-                })
-                .collect();
+    let owners = btree_map(0..8_u8, (0..6_usize, proptest::sample::select(&KINDS)), 0..8);
+    (owners, vec(nature(), 6), btree_set((4..6_usize, 0..3_u8), 0..3)).prop_map(|(owners, natures, local)| {
+        let mut addresses: BTreeMap<usize, BTreeMap<u8, FrontendKind>> = BTreeMap::new();
+        for (last, (owner, kind)) in owners {
+            addresses.entry(owner).or_default().insert(last, kind);
         }
-        desired
+        let ports = addresses.into_iter().map(|(owner, addresses)| {
+            let port = service_port(owner);
+            let desired = desired_port(port.family, &addresses, &natures[owner]);
+            (port, desired)
+        });
+        let family = |index| if index == 4 { Family::V4 } else { Family::V6 };
+        let local = local.into_iter().map(|(index, last)| IpNet::from(address(family(index), last)));
+        Desired { ports: ports.collect(), local_ranges: local.collect(), ..Desired::default() }
     })
 }
 
 fn narrow() -> impl Strategy<Value = Capacities> {
-    (1..8_u32, 1..8_u32, 1..12_u32, 1..14_u32).prop_map(|(services, frontends, backends, slots)| Capacities {
-        services,
-        frontends,
-        backends,
-        slots,
+    let ranges = 8..14_u32;
+    (1..8_u32, 1..8_u32, 1..12_u32, 1..14_u32, ranges).prop_map(|(services, frontends, backends, slots, ranges)| {
+        Capacities { services, frontends, backends, slots, ranges }
     })
 }
 
@@ -153,14 +210,14 @@ proptest! {
                     prop_assert_eq!(before.id(&full.port), realized.id(&full.port));
                     let (had, has) = (read(&before, &full.port), read(&realized, &full.port));
                     if !has.frontends.is_empty() {
-                        prop_assert_eq!(had.backends, has.backends);
+                        prop_assert_eq!((had.backends, had.source_ranges), (has.backends, has.source_ranges));
                     }
                     // But for what another Service port owns now, the frontends are the former ones.
                     let claimed = |at: &(IpAddr, u16)| world.ports.iter().any(|(port, want)| {
                         *port != full.port && port.protocol == full.port.protocol && want.frontends.contains_key(at)
                     });
-                    for (at, kind) in had.frontends {
-                        prop_assert!(claimed(&at) || has.frontends.get(&at) == Some(&kind));
+                    for (at, rule) in had.frontends {
+                        prop_assert!(claimed(&at) || has.frontends.get(&at) == Some(&rule));
                     }
                 }
                 if !todo.may_make_room() {
@@ -172,6 +229,7 @@ proptest! {
             for (port, want) in world.ports.iter().filter(|(port, _)| !full.contains(port)) {
                 prop_assert_eq!(&read(&realized, port), want);
             }
+            prop_assert!(realized.v4().range_count() <= capacities.ranges as usize);
             prop_assert!(realized.v4().frontend_count() <= capacities.frontends as usize);
             prop_assert!(realized.v4().backends().all(|(id, _)| id > 0 && id < capacities.backends));
             prop_assert!(realized.services().all(|(id, _)| id > 0 && id < capacities.services));
@@ -206,16 +264,25 @@ fn damage() -> impl Strategy<Value = Op> {
         };
         Op::SetService { id, name: Box::new(name) }
     });
-    let backend = (1..12_u32, 0..6_u8, 0..4_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
+    let backend = (1..12_u32, 0..6_u8, 0..16_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
         let addr = Ipv4([10, 0, 0, 100 + last]);
         let backend =
             Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
         Op::V4(FamilyOp::SetBackend { id, backend })
     });
     let slot = (0..12_u32, 0..12_u32).prop_map(|(index, backend)| Op::V4(FamilyOp::SetSlot { index, backend }));
-    let frontend = (0..8_u8, 0..9_u32, 0..12_u32, 0..4_u32, 0..4_u8).prop_map(|(last, service, first, count, kind)| {
-        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
-        Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend { service, first, count, kind, ..Frontend::default() } })
+    let range = |count: std::ops::Range<u32>| (0..12_u32, count);
+    let frontend = (0..8_u8, 0..9_u32, range(0..4), range(0..4), 0..4_u8, 0..16_u8).prop_map(
+        |(last, service, (first, count), (outside_first, outside_count), kind, flags)| {
+            let key = FrontendKey::new(Ipv4([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
+            let frontend =
+                Frontend { service, first, count, outside_first, outside_count, kind, flags, ..Frontend::default() };
+            Op::V4(FamilyOp::SetFrontend { key, frontend })
+        },
+    );
+    let range = (0..65_u32, 0..9_u32, 0..4_u8, any::<bool>()).prop_map(|(prefix, owner, last, is_gone)| {
+        let key = RangeKey { prefix, owner, addr: Ipv4([10, 0, 0, last]) };
+        Op::V4(if is_gone { FamilyOp::DeleteRange { key } } else { FamilyOp::SetRange { key } })
     });
-    prop_oneof![name, backend, slot, frontend]
+    prop_oneof![name, backend, slot, frontend, range]
 }

@@ -1,9 +1,6 @@
 //! Single plans, as people read them.
 
-use proxy_common::maps::FrontendKind;
-
 use super::*;
-use crate::model::DesiredBackend;
 use crate::object::{ObjectName, Protocol};
 
 fn web() -> ServicePort {
@@ -19,13 +16,22 @@ fn web() -> ServicePort {
 /// A Service port with a ClusterIP, a NodePort on two addresses, and backends 10.244.0.N:8080.
 fn desired(backends: &[u8]) -> Desired {
     let frontends = [
-        ((IpAddr::from([10, 96, 0, 10]), 80), FrontendKind::ClusterIp),
-        ((IpAddr::from([10, 0, 0, 1]), 30080), FrontendKind::NodePort),
-        ((IpAddr::from([192, 0, 2, 1]), 30080), FrontendKind::NodePort),
+        ((IpAddr::from([10, 96, 0, 10]), 80), frontend(FrontendKind::ClusterIp)),
+        ((IpAddr::from([10, 0, 0, 1]), 30080), frontend(FrontendKind::NodePort)),
+        ((IpAddr::from([192, 0, 2, 1]), 30080), frontend(FrontendKind::NodePort)),
     ];
-    let backend = |last: &u8| (SocketAddr::from(([10, 244, 0, *last], 8080)), DesiredBackend { local: *last == 1 });
-    let port = DesiredPort { frontends: frontends.into(), backends: backends.iter().map(backend).collect() };
-    Desired { ports: [(web(), port)].into() }
+    let port = DesiredPort {
+        frontends: frontends.into(),
+        backends: backends.iter().map(|last| backend(*last, Lists::Cluster)).collect(),
+        has_endpoints: !backends.is_empty(),
+        ..DesiredPort::default()
+    };
+    Desired { ports: [(web(), port)].into(), ..Desired::default() }
+}
+
+/// 10.244.0.N:8080; number 1 is on this node.
+fn backend(last: u8, lists: Lists) -> (SocketAddr, DesiredBackend) {
+    (SocketAddr::from(([10, 244, 0, last], 8080)), DesiredBackend { local: last == 1, lists })
 }
 
 /// Operations in short, IPv4 only.
@@ -47,9 +53,16 @@ fn short(ops: &[Op]) -> Vec<String> {
         }
         Op::V4(FamilyOp::SetSlot { index, backend }) => format!("slot {index} = {backend}"),
         Op::V4(FamilyOp::SetFrontend { key, frontend: f }) => {
-            format!("frontend {:?} = {} slots {}+{}", key.addr, f.service, f.first, f.count)
+            let (inside, outside) = ((f.first, f.count), (f.outside_first, f.outside_count));
+            let outside =
+                if outside == inside { String::new() } else { format!(", outside {}+{}", outside.0, outside.1) };
+            format!("frontend {:?} = {} slots {}+{}{outside}", key.addr, f.service, f.first, f.count)
         }
         Op::V4(FamilyOp::DeleteFrontend { key }) => format!("frontend {:?} gone", key.addr),
+        Op::V4(FamilyOp::SetRange { key }) => format!("range of {} {:?}/{}", key.owner, key.addr, key.prefix - 32),
+        Op::V4(FamilyOp::DeleteRange { key }) => {
+            format!("range of {} {:?}/{} gone", key.owner, key.addr, key.prefix - 32)
+        }
         Op::V6(_) => panic!("IPv6"),
     };
     ops.iter().map(one).collect()
@@ -106,7 +119,7 @@ fn the_life_of_a_service_port() {
         .get_mut(&web())
         .unwrap()
         .frontends
-        .insert((IpAddr::from([203, 0, 113, 1]), 30080), FrontendKind::NodePort);
+        .insert((IpAddr::from([203, 0, 113, 1]), 30080), frontend(FrontendKind::NodePort));
     let (ops, lines) = step(&mut maps, &more);
     assert_eq!(ops, ["frontend 203.0.113.1 = 1 slots 2+2"]);
     assert_eq!(lines, ["changed default/web:http 10.96.0.10:80/TCP ClusterIP, NodePort 30080: 2 backends"]);
@@ -154,6 +167,112 @@ fn a_backend_that_turns_out_to_be_local_keeps_id_and_generation() {
     assert_eq!(step(&mut maps, &moved).0, ["backend 1 = 10.244.0.2 local of 1 generation 0"]);
 }
 
+/// externalTrafficPolicy Local: the lists overlap, and share one stretch of slots.
+#[test]
+fn two_lists_in_one_stretch() {
+    let with = |backends: &[(u8, Lists)]| {
+        let mut wanted = desired(&[]);
+        let port = wanted.ports.get_mut(&web()).unwrap();
+        port.backends = backends.iter().map(|(last, lists)| backend(*last, *lists)).collect();
+        port.has_endpoints = true;
+        for rule in port.frontends.values_mut().filter(|rule| rule.kind == FrontendKind::NodePort) {
+            rule.outside = List::Local;
+        }
+        wanted
+    };
+    let mut maps = Realized::default();
+    let first = with(&[(1, Lists::Both), (2, Lists::Cluster), (3, Lists::Cluster), (4, Lists::Local)]);
+    let (ops, _) = step(&mut maps, &first);
+    assert_eq!(
+        ops[2..],
+        [
+            "backend 1 = 10.244.0.4 remote of 1 generation 0",
+            "backend 2 = 10.244.0.1 local of 1 generation 0",
+            "backend 3 = 10.244.0.2 remote of 1 generation 0",
+            "backend 4 = 10.244.0.3 remote of 1 generation 0",
+            "slot 0 = 1",
+            "slot 1 = 2",
+            "slot 2 = 3",
+            "slot 3 = 4",
+            "frontend 10.0.0.1 = 1 slots 1+3, outside 0+2",
+            "frontend 10.96.0.10 = 1 slots 1+3",
+            "frontend 192.0.2.1 = 1 slots 1+3, outside 0+2",
+        ]
+    );
+    assert_eq!(read_all(&maps), first);
+    // None is left here: outside clients have nobody.
+    let (ops, _) = step(&mut maps, &with(&[(2, Lists::Cluster), (3, Lists::Cluster)]));
+    assert_eq!(
+        ops,
+        [
+            "slot 4 = 3",
+            "slot 5 = 4",
+            "frontend 10.0.0.1 = 1 slots 4+2, outside 0+0",
+            "frontend 10.96.0.10 = 1 slots 4+2",
+            "frontend 192.0.2.1 = 1 slots 4+2, outside 0+0",
+            "backend 1 = 0.0.0.0 free of 0 generation 1",
+            "backend 2 = 0.0.0.0 free of 0 generation 1",
+        ]
+    );
+    // The policy becomes Cluster: nothing but the frontends' rule changes.
+    let (ops, _) = step(&mut maps, &desired(&[2, 3]));
+    assert_eq!(ops, ["frontend 10.0.0.1 = 1 slots 4+2", "frontend 192.0.2.1 = 1 slots 4+2"]);
+}
+
+/// After a crash between the frontends of a Service port, the end of its new stretch is nobody's, though it is right.
+#[test]
+fn slots_that_no_frontend_leads_to_are_not_relied_on() {
+    let mut wanted = desired(&[]);
+    let mut port = wanted.ports.remove(&web()).unwrap();
+    port.backends = [backend(1, Lists::Both), backend(2, Lists::Cluster)].into();
+    port.has_endpoints = true;
+    let local = DesiredFrontend { inside: List::Local, outside: List::Local, ..frontend(FrontendKind::ClusterIp) };
+    port.frontends.insert((IpAddr::from([10, 0, 0, 0]), 80), local);
+    wanted.ports.insert(web(), port);
+    let mut maps = Realized::default();
+    let todo = plan(&wanted, &maps, &ROOMY);
+    let is_frontend = |op: &Op| matches!(op, Op::V4(FamilyOp::SetFrontend { .. }));
+    let first = todo.ops.iter().position(is_frontend).unwrap();
+    carry_out(&mut maps, &todo.ops[..=first]);
+
+    let mut other = desired(&[5]).ports.remove(&web()).unwrap();
+    other.frontends = [((IpAddr::from([10, 96, 0, 99]), 80), frontend(FrontendKind::ClusterIp))].into();
+    wanted.ports.insert(ServicePort { port_name: "later".into(), ..web() }, other);
+    let todo = plan(&wanted, &maps, &ROOMY);
+    carry_out(&mut maps, &todo.ops);
+    assert_eq!(read_all(&maps), wanted);
+}
+
+#[test]
+fn ranges_come_before_the_frontends_that_ask_about_them_and_go_after() {
+    let guarded = |ranges: &[&str]| {
+        let mut wanted = desired(&[2]);
+        let port = wanted.ports.get_mut(&web()).unwrap();
+        port.frontends.clear();
+        let rule = DesiredFrontend { guarded: !ranges.is_empty(), ..frontend(FrontendKind::LoadBalancer) };
+        port.frontends.insert((IpAddr::from([192, 0, 2, 9]), 80), rule);
+        port.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        wanted
+    };
+    let mut maps = Realized::default();
+    let (ops, _) = step(&mut maps, &guarded(&["203.0.113.0/25"]));
+    assert_eq!(ops[4..], ["range of 1 203.0.113.0/25", "frontend 192.0.2.9 = 1 slots 0+1"]);
+    let (ops, lines) = step(&mut maps, &guarded(&["198.51.100.0/24"]));
+    assert_eq!(ops, ["range of 1 198.51.100.0/24", "range of 1 203.0.113.0/25 gone"]);
+    assert_eq!(lines, ["changed default/web:http 192.0.2.9:80/TCP LoadBalancer: 1 backend"]);
+    let (ops, _) = step(&mut maps, &guarded(&[]));
+    assert_eq!(ops, ["frontend 192.0.2.9 = 1 slots 0+1", "range of 1 198.51.100.0/24 gone"]);
+
+    // Those of pods are nobody's.
+    let pods = Desired { local_ranges: ["10.244.0.0/16".parse().unwrap()].into(), ..guarded(&["203.0.113.0/25"]) };
+    let (ops, _) = step(&mut maps, &pods);
+    let first = ["range of 0 10.244.0.0/16", "range of 1 203.0.113.0/25", "frontend 192.0.2.9 = 1 slots 0+1"];
+    assert_eq!(ops, first);
+    assert_eq!(read_all(&maps), pods);
+    let (ops, _) = step(&mut maps, &Desired::default());
+    assert_eq!(ops[2..], ["range of 0 10.244.0.0/16 gone", "range of 1 203.0.113.0/25 gone", "service 1 free"]);
+}
+
 #[test]
 fn a_service_that_shrinks_in_a_full_map_is_not_stuck() {
     let narrow = Capacities { slots: 3, ..ROOMY };
@@ -192,17 +311,18 @@ fn each_map_that_is_full_is_named() {
 #[test]
 #[ignore = "a measurement: cargo test --release -p proxy-agent -- --ignored --nocapture ten_thousand"]
 fn ten_thousand_service_ports_of_ten_backends() {
-    let capacities = Capacities { services: 65536, frontends: 1 << 20, backends: 1 << 20, slots: 1 << 20 };
+    let capacities = Capacities { services: 65536, frontends: 1 << 20, backends: 1 << 20, slots: 1 << 20, ranges: 16 };
     let mut wanted = Desired::default();
     for index in 0..10_000_u16 {
         let [high, low] = index.to_be_bytes();
         let mut port = web();
         port.service.name = format!("s{index}");
-        let backend =
-            |last: u8| (SocketAddr::from(([10, 100 + last, high, low], 8080)), DesiredBackend { local: false });
+        let backend = |last: u8| (SocketAddr::from(([10, 100 + last, high, low], 8080)), DesiredBackend::default());
         let entry = DesiredPort {
-            frontends: [((IpAddr::from([10, 96, high, low]), 80), FrontendKind::ClusterIp)].into(),
+            frontends: [((IpAddr::from([10, 96, high, low]), 80), frontend(FrontendKind::ClusterIp))].into(),
             backends: (0..10).map(backend).collect(),
+            has_endpoints: true,
+            ..DesiredPort::default()
         };
         wanted.ports.insert(port, entry);
     }

@@ -1,0 +1,191 @@
+//! One state after another, as in kube-proxy's `TestUpdateEndpointsMap` (`pkg/proxy/endpointschangetracker_test.go`):
+//! what is left of the former state is nothing.
+
+use super::*;
+
+/// Slices, each as name, ports and endpoints.
+type Slices<'a> = &'a [(&'a str, &'a str, &'a str)];
+
+fn slices(slices: Slices<'_>) -> Vec<Object> {
+    let yaml: String = slices
+        .iter()
+        .map(|(name, ports, endpoints)| {
+            format!("        Slice {name}\n        addressType: IPv4\n        ports: [{ports}]\n        endpoints: [{endpoints}]\n")
+        })
+        .collect();
+    objects(&yaml)
+}
+
+const SERVICES: &str = "        Service a
+        spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+        Service b
+        spec: {clusterIP: 10.96.0.2, ports: [{name: p11, port: 11}, {name: p12, port: 12}, {name: p13, port: 13}]}
+";
+
+/// The backends of each Service port that has some.
+fn backends(store: &Store) -> String {
+    let (desired, problems) = desired(store, &node(), &options()).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    let lines: Vec<_> = short(&desired)
+        .iter()
+        .filter_map(|line| {
+            let (port, rest) = line.split_once(' ')?;
+            let (_, backends) = rest.split_once(" => ")?;
+            let name = port.strip_prefix("default/")?;
+            (!backends.is_empty()).then(|| format!("{name} {backends}"))
+        })
+        .collect();
+    lines.join(", ")
+}
+
+#[test]
+fn nothing_is_left_of_a_former_state() {
+    let one = "{addresses: [1.1.1.1]}";
+    let local = "{addresses: [1.1.1.2], nodeName: n1}";
+    let last = "{addresses: [1.1.1.1], conditions: {ready: false, serving: true, terminating: true}}";
+    let (p11, p12) = ("{name: p11, port: 11}", "{name: p12, port: 12}");
+    let both = format!("{p11}, {p12}");
+    let both = both.as_str();
+    for (case, before, after, was, is) in [
+        ("nothing", &[][..], &[][..], "", ""),
+        (
+            "no change, unnamed port",
+            &[("a-1", "{port: 80}", one)],
+            &[("a-1", "{port: 80}", one)],
+            "a 1.1.1.1:80",
+            "a 1.1.1.1:80",
+        ),
+        (
+            "no change, named port, local",
+            &[("b-1", p11, local)],
+            &[("b-1", p11, local)],
+            "b:p11 1.1.1.2:11*",
+            "b:p11 1.1.1.2:11*",
+        ),
+        (
+            "no change, many slices and services",
+            &[("a-1", "{port: 80}", one), ("b-1", p11, one), ("b-2", p12, local)],
+            &[("a-1", "{port: 80}", one), ("b-1", p11, one), ("b-2", p12, local)],
+            "a 1.1.1.1:80, b:p11 1.1.1.1:11, b:p12 1.1.1.2:12*",
+            "a 1.1.1.1:80, b:p11 1.1.1.1:11, b:p12 1.1.1.2:12*",
+        ),
+        ("add a slice", &[], &[("a-1", "{port: 80}", local)], "", "a 1.1.1.2:80*"),
+        ("remove a slice", &[("a-1", "{port: 80}", local)], &[], "a 1.1.1.2:80*", ""),
+        (
+            "add an address and a port",
+            &[("b-1", p11, one)],
+            &[("b-1", both, "{addresses: [1.1.1.1]}, {addresses: [1.1.1.2], nodeName: n1}")],
+            "b:p11 1.1.1.1:11",
+            "b:p11 1.1.1.1:11 1.1.1.2:11*, b:p12 1.1.1.1:12 1.1.1.2:12*",
+        ),
+        (
+            "remove an address and a port",
+            &[("b-1", both, "{addresses: [1.1.1.1]}, {addresses: [1.1.1.2], nodeName: n1}")],
+            &[("b-1", p11, one)],
+            "b:p11 1.1.1.1:11 1.1.1.2:11*, b:p12 1.1.1.1:12 1.1.1.2:12*",
+            "b:p11 1.1.1.1:11",
+        ),
+        (
+            "add a slice to a Service",
+            &[("b-1", p11, one)],
+            &[("b-1", p11, one), ("b-2", p12, local)],
+            "b:p11 1.1.1.1:11",
+            "b:p11 1.1.1.1:11, b:p12 1.1.1.2:12*",
+        ),
+        (
+            "remove a slice from a Service",
+            &[("b-1", p11, one), ("b-2", p12, local)],
+            &[("b-1", p11, one)],
+            "b:p11 1.1.1.1:11, b:p12 1.1.1.2:12*",
+            "b:p11 1.1.1.1:11",
+        ),
+        (
+            "rename a port",
+            &[("b-1", p11, one)],
+            &[("b-1", "{name: p12, port: 11}", one)],
+            "b:p11 1.1.1.1:11",
+            "b:p12 1.1.1.1:11",
+        ),
+        (
+            "renumber a port",
+            &[("b-1", p11, one)],
+            &[("b-1", "{name: p11, port: 22}", one)],
+            "b:p11 1.1.1.1:11",
+            "b:p11 1.1.1.1:22",
+        ),
+        ("0 to 1 endpoint", &[("a-1", "{port: 80}", "")], &[("a-1", "{port: 80}", one)], "", "a 1.1.1.1:80"),
+        ("1 to 0 endpoints", &[("a-1", "{port: 80}", one)], &[("a-1", "{port: 80}", "")], "a 1.1.1.1:80", ""),
+        (
+            "ready to terminating",
+            &[("a-1", "{port: 80}", one)],
+            &[("a-1", "{port: 80}", last)],
+            "a 1.1.1.1:80",
+            "a 1.1.1.1:80",
+        ),
+        ("terminating to none", &[("a-1", "{port: 80}", last)], &[("a-1", "{port: 80}", "")], "a 1.1.1.1:80", ""),
+        (
+            "an endpoint goes over to another slice",
+            &[("a-1", "{port: 80}", one), ("a-2", "{port: 80}", "")],
+            &[("a-1", "{port: 80}", ""), ("a-2", "{port: 80}", one)],
+            "a 1.1.1.1:80",
+            "a 1.1.1.1:80",
+        ),
+        (
+            "much at once",
+            &[("a-1", "{port: 80}", one), ("b-1", p11, one), ("b-2", p12, local)],
+            &[("b-2", "{name: p13, port: 13}", local), ("b-3", p11, local)],
+            "a 1.1.1.1:80, b:p11 1.1.1.1:11, b:p12 1.1.1.2:12*",
+            "b:p11 1.1.1.2:11*, b:p13 1.1.1.2:13*",
+        ),
+    ] {
+        let mut store = Store::default();
+        let services = objects(SERVICES);
+        for object in &services {
+            store.apply(Event::Apply(Box::new(object.clone())));
+        }
+        store.apply(listed(Kind::Service, &services));
+        store.apply(listed(Kind::EndpointSlice, &[]));
+        for (slices, expected) in [(slices(before), was), (slices(after), is)] {
+            for object in &slices {
+                store.apply(Event::Apply(Box::new(object.clone())));
+            }
+            store.apply(listed(Kind::EndpointSlice, &slices));
+            assert_eq!(backends(&store), expected, "{case}");
+        }
+    }
+}
+
+#[test]
+fn hints_are_followed_as_the_node_gets_its_zone() {
+    let mut store = Store::default();
+    let all = objects(
+        "        Service a
+        spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+        Slice a-1
+        addressType: IPv4
+        ports: [{port: 80}]
+        endpoints:
+        - {addresses: [1.1.1.1], hints: {forZones: [{name: a}], forNodes: [{name: n1}]}}
+        - {addresses: [1.1.1.2], hints: {forZones: [{name: b}, {name: a}]}}
+        - {addresses: [1.1.1.3], hints: {forZones: [{name: b}]}}
+",
+    );
+    let apply = |store: &mut Store, object: &Object| store.apply(Event::Apply(Box::new(object.clone())));
+    for object in &all {
+        apply(&mut store, object);
+    }
+    for kind in Kind::ALL {
+        store.apply(listed(kind, &all));
+    }
+    assert_eq!(backends(&store), "a 1.1.1.1:80 1.1.1.2:80 1.1.1.3:80", "the zone is not known");
+    let labels = |zone: &str| format!("        Node n1\n          labels: {{topology.kubernetes.io/zone: '{zone}'}}\n");
+    for (zone, expected) in [
+        ("a", "a 1.1.1.1:80 1.1.1.2:80"),
+        ("b", "a 1.1.1.2:80 1.1.1.3:80"),
+        ("c", "a 1.1.1.1:80 1.1.1.2:80 1.1.1.3:80"),
+        ("", "a 1.1.1.1:80 1.1.1.2:80 1.1.1.3:80"),
+    ] {
+        apply(&mut store, &objects(&labels(zone))[0]);
+        assert_eq!(backends(&store), expected, "zone '{zone}'");
+    }
+}

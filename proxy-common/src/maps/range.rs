@@ -1,0 +1,39 @@
+//! Ranges of addresses, and what they are for.
+
+use super::plain;
+use crate::addr::{Address, Ipv4, Ipv6};
+
+/// Key of the `range_v4` and `range_v6` longest-prefix tries: a range of addresses and who asks about it.
+///
+/// One trie has the ranges of all owners, since the owner's 32 bits come first and are always compared in full: an
+/// address is looked up with [`RangeKey::exact`]. A trie compares bytes in the order of memory, which is as good
+/// as any for the owner, and right for the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeKey<A: Address> {
+    /// How many bits count: 32 for the owner, and the range's prefix length.
+    pub prefix: u32,
+    /// Id of the Service port whose clients are limited to the range; [`RangeKey::PODS`] for no Service port.
+    pub owner: u32,
+    /// First address of the range.
+    pub addr: A,
+}
+plain!(RangeKey<Ipv4> = 12, RangeKey<Ipv6> = 24);
+
+impl<A: Address> RangeKey<A> {
+    /// The owner of the ranges that pods have their addresses from, by which local clients are told where no
+    /// device tells (kube-proxy's detectLocalMode ClusterCIDR and NodeCIDR). Id 0 is no Service port.
+    pub const PODS: u32 = 0;
+    /// How many bits the owner has.
+    pub const OWNER_BITS: u32 = 32;
+
+    /// The key that asks whether an address is in a range of this owner.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an address has 4 or 16 bytes")]
+    pub const fn exact(owner: u32, addr: A) -> Self {
+        Self { prefix: Self::OWNER_BITS + (A::LEN as u32) * 8, owner, addr }
+    }
+}
+
+/// Value of the `range_v4` and `range_v6` tries: always 1, as being in the trie is all there is to know.
+pub type RangeMark = u32;
