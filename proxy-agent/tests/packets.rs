@@ -86,8 +86,7 @@ impl Executor for TcExecutor {
         let sent = [&HERE[..], &THERE, &protocol, packet].concat();
         let mut seen = vec![0; sent.len() + 100];
         let program = self.programs.classifier(self.layer, direction)?;
-        let options =
-            TestRunOptions { data_in: Some(&sent), data_out: Some(&mut seen), ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(&sent), data_out: Some(&mut seen), ..TestRunOptions::default() };
         let result = program.test_run(options)?;
         seen.truncate(usize::try_from(result.data_size_out)?);
         let (ethernet, rest) = seen.split_at(14);
@@ -135,8 +134,11 @@ fn ops<A: Address>(tables: &Tables<A>) -> impl Iterator<Item = FamilyOp<A>> {
 fn the_table_holds(layer: Layer) {
     let mut executor = TcExecutor::load(layer).unwrap();
     let all = scenarios();
-    let failures: Vec<String> =
-        all.iter().filter_map(|scenario| run(scenario, &mut executor).err()).map(|error| format!("{error:#}")).collect();
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|scenario| run(scenario, &mut executor).err())
+        .map(|error| format!("{error:#}"))
+        .collect();
     println!("{layer:?}: {} scenarios, {} failed", all.len(), failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

@@ -10,11 +10,13 @@ use crate::maps::plain_address;
 /// An IPv4 address, in network order. Aligned, so that BPF copies words and not bytes.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the equality below is that of the bytes")]
 pub struct Ipv4(pub [u8; 4]);
 
 /// An IPv6 address, in network order. Aligned, so that BPF copies words and not bytes.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the equality below is that of the bytes")]
 pub struct Ipv6(pub [u8; 16]);
 
 plain_address!(Ipv4, Ipv6);

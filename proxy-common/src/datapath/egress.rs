@@ -32,7 +32,7 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if !undo_dnat(env, &parsed, packet.len(), &mut to) {
+    if !undo_dnat(env, &parsed, packet.length(), &mut to) {
         match masquerade(env, &parsed.tuple, &mut to) {
             Masquerade::NotAsked => return Step::Done(Verdict::Pass),
             Masquerade::Yet => return Step::Slow,
@@ -49,7 +49,8 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_dnat(env, &parsed, packet.len(), &mut to) || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known {
+    if undo_dnat(env, &parsed, packet.length(), &mut to) || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known
+    {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass

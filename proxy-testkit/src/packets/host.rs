@@ -178,7 +178,7 @@ impl HostPacket {
 }
 
 impl Packet for HostPacket {
-    fn len(&self) -> u32 {
+    fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
