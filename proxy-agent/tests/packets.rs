@@ -71,8 +71,8 @@ impl Executor for TcExecutor {
 
     fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done> {
         let device = Device {
-            masquerade_v4: Ipv4(NODE.0.octets()),
-            masquerade_v6: Ipv6(NODE.1.octets()),
+            masquerade_v4: Ipv4::new(NODE.0.octets()),
+            masquerade_v6: Ipv6::new(NODE.1.octets()),
             bridge: BRIDGE,
             role: role as u8,
             ..Device::default()

@@ -93,11 +93,16 @@ fn ops() -> Vec<Op> {
     for id in 1..4999 {
         let [a, b] = u16::try_from(id).unwrap().to_be_bytes();
         let port = [0, 80];
-        let v4 =
-            Backend { addr: Ipv4([10, 0, a, b]), port, flags: Backend::<Ipv4>::LIVE, service: 3, ..Default::default() };
+        let v4 = Backend {
+            addr: Ipv4::new([10, 0, a, b]),
+            port,
+            flags: Backend::<Ipv4>::LIVE,
+            service: 3,
+            ..Default::default()
+        };
         ops.push(Op::V4(FamilyOp::SetBackend { id, backend: v4 }));
         let mut addr = Ipv6::default();
-        addr.0[14..].copy_from_slice(&[a, b]);
+        addr.octets[14..].copy_from_slice(&[a, b]);
         // Freed: only its generation is left.
         ops.push(Op::V6(FamilyOp::SetBackend { id, backend: Backend { generation: 7, ..Default::default() } }));
         ops.push(Op::V6(FamilyOp::SetSlot { index: 2 * id, backend: id }));
@@ -121,7 +126,7 @@ fn a_full_map_is_an_error_that_names_it() {
     drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     let result = (0..=u8::MAX).try_for_each(|last| {
-        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), [0, 80], TCP);
+        let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), [0, 80], TCP);
         maps.apply(&Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend::default() }))
     });
     let text = message(&result.unwrap_err());

@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
+use anyhow::Result;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 type Action = Box<dyn FnOnce() + Send>;
 
 static ACTIONS: Mutex<(u64, BTreeMap<u64, Action>)> = Mutex::new((0, BTreeMap::new()));
+/// Held for reading while a step is taken.
+static STEPPING: RwLock<()> = RwLock::new(());
 /// Set once a signal has begun to undo everything.
 static CLOSING: AtomicBool = AtomicBool::new(false);
 /// The end of the pipe that the signal handler writes to.
@@ -29,8 +32,11 @@ static START: Once = Once::new();
 #[derive(Debug)]
 pub struct Undo(u64);
 
-/// Registers what undoes the caller's next step. To be called before that step, so that no moment is uncovered.
-pub fn register(action: impl FnOnce() + Send + 'static) -> Undo {
+/// Takes a step and registers what undoes it, as one: no signal comes between. The step must not use this module.
+pub fn step<T, A>(step: impl FnOnce() -> Result<(T, A)>) -> Result<(T, Undo)>
+where
+    A: FnOnce() + Send + 'static,
+{
     START.call_once(|| {
         if let Err(error) = watch_signals() {
             eprintln!("Ctrl-C will not clean up: cannot watch signals: {error}");
@@ -38,12 +44,24 @@ pub fn register(action: impl FnOnce() + Send + 'static) -> Undo {
         // SAFETY: a plain function of the C library with a function that lives as long as the process.
         unsafe { libc::atexit(at_exit) };
     });
-    halt_if_closing();
+    let _stepping = begin_step();
+    let (made, action) = step()?;
     let mut actions = actions();
     actions.0 += 1;
     let id = actions.0;
     actions.1.insert(id, Box::new(action));
-    Undo(id)
+    Ok((made, Undo(id)))
+}
+
+/// The right to take a step. Whoever undoes everything waits for the steps that have begun.
+fn begin_step() -> RwLockReadGuard<'static, ()> {
+    halt_if_closing();
+    let stepping = STEPPING.read().unwrap_or_else(PoisonError::into_inner);
+    if CLOSING.load(Ordering::SeqCst) {
+        drop(stepping);
+        return begin_step();
+    }
+    stepping
 }
 
 impl Drop for Undo {
@@ -110,6 +128,7 @@ fn watch_signals() -> io::Result<()> {
         // SAFETY: reads one byte into a buffer of one byte from a descriptor this thread owns.
         while unsafe { libc::read(read.as_raw_fd(), number.as_mut_ptr().cast(), 1) } != 1 {}
         CLOSING.store(true, Ordering::SeqCst);
+        drop(STEPPING.write());
         undo_all();
         let status = if IS_EXPECTED.load(Ordering::SeqCst) { 0 } else { 128 + libc::c_int::from(number[0]) };
         // SAFETY: ends the process; what at_exit would do is done.

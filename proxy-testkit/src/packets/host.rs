@@ -36,8 +36,11 @@ pub struct HostEnv {
 impl HostEnv {
     /// The world's maps, without flows.
     pub fn new(world: &World) -> Self {
-        let device =
-            Device { masquerade_v4: Ipv4(NODE.0.octets()), masquerade_v6: Ipv6(NODE.1.octets()), ..Device::default() };
+        let device = Device {
+            masquerade_v4: Ipv4::new(NODE.0.octets()),
+            masquerade_v6: Ipv6::new(NODE.1.octets()),
+            ..Device::default()
+        };
         Self {
             v4: family(&world.v4),
             v6: family(&world.v6),

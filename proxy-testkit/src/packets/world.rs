@@ -106,12 +106,12 @@ impl World {
     pub fn new() -> Self {
         Self {
             v4: tables(&Places::v4(), |address| match address {
-                IpAddr::V4(address) => Ipv4(address.octets()),
+                IpAddr::V4(address) => Ipv4::new(address.octets()),
                 IpAddr::V6(_) => Ipv4::default(),
             }),
             v6: tables(&Places::v6(), |address| match address {
                 IpAddr::V4(_) => Ipv6::default(),
-                IpAddr::V6(address) => Ipv6(address.octets()),
+                IpAddr::V6(address) => Ipv6::new(address.octets()),
             }),
         }
     }

@@ -207,14 +207,14 @@ fn damage() -> impl Strategy<Value = Op> {
         Op::SetService { id, name: Box::new(name) }
     });
     let backend = (1..12_u32, 0..6_u8, 0..4_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
-        let addr = Ipv4([10, 0, 0, 100 + last]);
+        let addr = Ipv4::new([10, 0, 0, 100 + last]);
         let backend =
             Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
         Op::V4(FamilyOp::SetBackend { id, backend })
     });
     let slot = (0..12_u32, 0..12_u32).prop_map(|(index, backend)| Op::V4(FamilyOp::SetSlot { index, backend }));
     let frontend = (0..8_u8, 0..9_u32, 0..12_u32, 0..4_u32, 0..4_u8).prop_map(|(last, service, first, count, kind)| {
-        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
+        let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
         Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend { service, first, count, kind, ..Frontend::default() } })
     });
     prop_oneof![name, backend, slot, frontend]
