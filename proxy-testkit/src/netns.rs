@@ -42,7 +42,8 @@ impl NetNs {
     pub fn create(name: &str) -> Result<Self> {
         let path = Path::new(FOLDER).join(name);
         let (file, undo) = teardown::step(|| {
-            shell::run(Command::new("ip").args(["netns", "add", name]))?;
+            // A Ctrl-C on a terminal reaches `ip` as well, and may stop it half way.
+            shell::run(Command::new("ip").args(["netns", "add", name])).inspect_err(|_| remove(&path))?;
             let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
             let path = path.clone();
             Ok((file, move || remove(&path)))

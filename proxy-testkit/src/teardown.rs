@@ -32,7 +32,8 @@ static START: Once = Once::new();
 #[derive(Debug)]
 pub struct Undo(u64);
 
-/// Takes a step and registers what undoes it, as one: no signal comes between. The step must not use this module.
+/// Takes a step and registers what undoes it, as one: no signal comes between. Neither the step nor what undoes it may
+/// use this module.
 pub fn step<T, A>(step: impl FnOnce() -> Result<(T, A)>) -> Result<(T, Undo)>
 where
     A: FnOnce() + Send + 'static,
@@ -54,19 +55,23 @@ where
 }
 
 /// The right to take a step. Whoever undoes everything waits for the steps that have begun.
+///
+/// Once everything is being undone, no other thread may build on, or end the process half way: it waits for the end.
 fn begin_step() -> RwLockReadGuard<'static, ()> {
-    halt_if_closing();
     let stepping = STEPPING.read().unwrap_or_else(PoisonError::into_inner);
     if CLOSING.load(Ordering::SeqCst) {
         drop(stepping);
-        return begin_step();
+        loop {
+            thread::park();
+        }
     }
     stepping
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        halt_if_closing();
+        // To undo is a step as well: the process does not end half way.
+        let _stepping = begin_step();
         let action = actions().1.remove(&self.0);
         if let Some(action) = action {
             action();
@@ -84,13 +89,6 @@ pub fn wait_for_the_end() -> ! {
 
 fn actions() -> MutexGuard<'static, (u64, BTreeMap<u64, Action>)> {
     ACTIONS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Once everything is being undone, no other thread may build on, or end the process half way.
-fn halt_if_closing() {
-    while CLOSING.load(Ordering::SeqCst) && thread::current().name() != Some("teardown") {
-        thread::park();
-    }
 }
 
 fn undo_all() {
