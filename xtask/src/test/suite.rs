@@ -14,6 +14,7 @@ pub enum Suite {
     Unit,
     Programs,
     Lab,
+    Bench,
 }
 
 /// One call of cargo.
@@ -38,7 +39,8 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 6] = [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Lab];
+    pub const ALL: [Self; 7] =
+        [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Bench, Self::Lab];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Suite {
             Self::Unit => "unit",
             Self::Programs => "programs",
             Self::Lab => "lab",
+            Self::Bench => "bench",
         }
     }
 
@@ -60,6 +63,7 @@ impl Suite {
             Self::Docs => "the documentation builds without a warning",
             Self::Unit => "unit and property tests, in user space only",
             Self::Programs => "every BPF program loads; the packet table in the kernel (root)",
+            Self::Bench => "the bench runs, quickly: every case is measured once (root)",
             Self::Lab => "real traffic between network namespaces (root)",
         }
     }
@@ -69,7 +73,7 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Lab => Some(Needs::Kernel),
+            Self::Programs | Self::Bench | Self::Lab => Some(Needs::Kernel),
         }
     }
 
@@ -90,6 +94,7 @@ impl Suite {
                         "clippy",
                         "--quiet",
                         "--package=proxy-ebpf",
+                        "--package=proxy-bench-ebpf",
                         "--target=bpfel-unknown-none",
                         "-Zbuild-std=core",
                         "--",
@@ -111,6 +116,12 @@ impl Suite {
                 args: &["--nocapture", "--test-threads=1"],
                 with_agent: false,
                 is_live: true,
+            })],
+            Self::Bench => vec![Job::Libtest(Libtest {
+                targets: &["--test=quick"],
+                args: &["--quiet"],
+                with_agent: false,
+                is_live: false,
             })],
             Self::Lab => vec![Job::Libtest(Libtest {
                 targets: &["--test=lab"],
