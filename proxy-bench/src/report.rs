@@ -40,7 +40,7 @@ pub struct Figure {
     pub median: Option<f64>,
     /// The case that `ratio` is to.
     pub baseline: Option<&'static str>,
-    /// How many times the baseline this is, measured in the same moments.
+    /// How many times the baseline this is.
     pub ratio: Option<f64>,
 }
 

@@ -7,12 +7,13 @@ use proxy_agent::kernel::Sizes;
 use proxy_bench_ebpf::Order;
 use proxy_common::maps::{Backend, FrontendKey};
 
+use super::baseline::Baseline;
 use super::bed::{Bed, Counts};
 use super::harness::{Harness, Target, Traffic};
 use super::leg::Leg;
 use super::packet::Protocol;
 use super::world::Side;
-use super::{BASELINE, Effort, SUITE};
+use super::{Effort, SUITE};
 use crate::report::{Figure, rounded};
 use crate::samples::Samples;
 
@@ -25,22 +26,32 @@ const ESTABLISHED: [(&str, u32); 3] = [("established-1", 0), ("established-1k", 
 const STRANGERS: u32 = 10;
 
 /// Measures all cases of one family and protocol.
-pub fn run<A: Side>(harness: &mut Harness, protocol: Protocol, effort: &Effort) -> Result<Vec<Figure>>
+pub fn run<A: Side>(
+    harness: &mut Harness,
+    protocol: Protocol,
+    effort: &Effort,
+    baseline: &mut Baseline,
+) -> Result<Vec<Figure>>
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    let mut figures = established::<A>(harness, protocol, effort)?;
-    figures.extend(new_flows::<A>(harness, protocol, effort)?);
+    let mut figures = established::<A>(harness, protocol, effort, baseline)?;
+    figures.extend(new_flows::<A>(harness, protocol, effort, baseline)?);
     Ok(figures)
 }
 
-fn established<A: Side>(harness: &mut Harness, protocol: Protocol, effort: &Effort) -> Result<Vec<Figure>>
+fn established<A: Side>(
+    harness: &mut Harness,
+    protocol: Protocol,
+    effort: &Effort,
+    baseline: &mut Baseline,
+) -> Result<Vec<Figure>>
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    let mut scene = Scene::<A>::set(harness, protocol, effort, ROOMY)?;
+    let mut scene = Scene::<A>::set(harness, protocol, effort, baseline, ROOMY)?;
     let mut figures = Vec::new();
     for (case, bits) in ESTABLISHED {
         let opened = scene.next;
@@ -54,13 +65,18 @@ where
     Ok(figures)
 }
 
-fn new_flows<A: Side>(harness: &mut Harness, protocol: Protocol, effort: &Effort) -> Result<Vec<Figure>>
+fn new_flows<A: Side>(
+    harness: &mut Harness,
+    protocol: Protocol,
+    effort: &Effort,
+    baseline: &mut Baseline,
+) -> Result<Vec<Figure>>
 where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
     let room = Sizes::default().max_flows;
-    let mut scene = Scene::<A>::set(harness, protocol, effort, room)?;
+    let mut scene = Scene::<A>::set(harness, protocol, effort, baseline, room)?;
     // Two entries a flow: from here on, each new one evicts.
     scene.open(room / 2 + room / 8)?;
     let opened = scene.measure("new-flow", Leg::Open, Flows::New)?;
@@ -69,7 +85,7 @@ where
     // answered. So all flows of this case have room, which makes its chunks smaller.
     let runs = effort.runs.min(ROOMY / 2 / (effort.chunks + 10));
     let effort = Effort { runs, ..*effort };
-    let mut scene = Scene::<A>::set(harness, protocol, &effort, ROOMY)?;
+    let mut scene = Scene::<A>::set(harness, protocol, &effort, baseline, ROOMY)?;
     let answered = scene.measure("new-flow", Leg::Answer, Flows::New)?;
     Ok(vec![opened, answered])
 }
@@ -89,6 +105,7 @@ struct Scene<'a, A> {
     bed: Bed,
     protocol: Protocol,
     effort: &'a Effort,
+    baseline: &'a mut Baseline,
     /// The number of the next new flow.
     next: u32,
     family: std::marker::PhantomData<A>,
@@ -99,12 +116,18 @@ where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    fn set(harness: &'a mut Harness, protocol: Protocol, effort: &'a Effort, max_flows: u32) -> Result<Self> {
+    fn set(
+        harness: &'a mut Harness,
+        protocol: Protocol,
+        effort: &'a Effort,
+        baseline: &'a mut Baseline,
+        max_flows: u32,
+    ) -> Result<Self> {
         let mut bed = Bed::load(max_flows)?;
         bed.fill::<A>(protocol.number())?;
         harness.set(Target::TcIn, &bed.program("tc_in_eth")?)?;
         harness.set(Target::TcOut, &bed.program("tc_out_eth")?)?;
-        Ok(Self { harness, bed, protocol, effort, next: 0, family: std::marker::PhantomData })
+        Ok(Self { harness, bed, protocol, effort, baseline, next: 0, family: std::marker::PhantomData })
     }
 
     /// Opens flows by the first packets of their clients.
@@ -167,18 +190,18 @@ where
         let place = || format!("{case}, {subject}, {}, {}", A::NAME, self.protocol.name());
         self.expect(before, expected).with_context(place)?;
         leg.check::<A>(&traffic, self.protocol, &seen).with_context(place)?;
-        let value = program.best() - nothing.best();
+        self.baseline.push(&baseline, &nothing);
         Ok(Figure {
             suite: SUITE,
             case,
             subject,
             family: Some(A::NAME),
             protocol: Some(self.protocol.name()),
-            value: rounded(value, 1),
+            value: rounded(program.best() - nothing.best(), 1),
             unit: "ns",
             median: Some(rounded(program.median() - nothing.median(), 1)),
-            baseline: Some(BASELINE),
-            ratio: Some(rounded(value / (baseline.best() - nothing.best()), 2)),
+            baseline: None,
+            ratio: None,
         })
     }
 

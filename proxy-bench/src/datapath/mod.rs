@@ -8,11 +8,13 @@
 //! | `packet`, `leg` | the packets, and what has to become of them |
 //! | `cases` | the cases, timed and verified |
 //! | `floors` | single map operations, timed by the same way |
+//! | `baseline` | the one of them that all are compared with |
 //! | `programs` | sizes |
 //!
 //! Invariant: nothing is attached, nothing is pinned; when the process ends, the kernel has forgotten it all.
 //! Absent on purpose: devices, sockets, the stack. What a whole connection costs is another suite's.
 
+mod baseline;
 mod bed;
 mod cases;
 mod floors;
@@ -29,12 +31,11 @@ use nix::unistd::Pid;
 use proxy_common::addr::{Ipv4, Ipv6};
 
 use crate::report::Figure;
+use baseline::Baseline;
 use harness::Harness;
 use packet::Protocol;
 
 const SUITE: &str = "datapath";
-/// What the other figures are compared with: one look-up of the same 16-byte key in an LRU hash map.
-const BASELINE: &str = "lru-hot";
 
 /// How much is run.
 struct Effort {
@@ -55,19 +56,22 @@ pub fn run(is_quick: bool) -> Result<Vec<Figure>> {
     stay_on_one_cpu()?;
     let mut harness = Harness::load()?;
     let mut figures = programs::run()?;
+    let mut baseline = Baseline::default();
     eprintln!("measuring single map operations");
-    figures.extend(floors::run(&mut harness, &effort)?);
+    figures.extend(floors::run(&mut harness, &effort, &mut baseline)?);
     let mut cases = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         eprintln!("measuring {} over ipv4 and ipv6", protocol.name());
-        cases.extend(cases::run::<Ipv4>(&mut harness, protocol, &effort)?);
-        cases.extend(cases::run::<Ipv6>(&mut harness, protocol, &effort)?);
+        cases.extend(cases::run::<Ipv4>(&mut harness, protocol, &effort, &mut baseline)?);
+        cases.extend(cases::run::<Ipv6>(&mut harness, protocol, &effort, &mut baseline)?);
     }
     // A case's figures stand together, in the order in which the cases came.
     let order: Vec<_> = cases.iter().map(|figure| figure.case).collect();
     let place = |figure: &Figure| order.iter().position(|case| *case == figure.case);
     cases.sort_by_key(|figure| (place(figure), figure.subject != "tc-ingress"));
+    figures.push(baseline.figure());
     figures.extend(cases);
+    figures.iter_mut().for_each(|figure| baseline.compare(figure));
     Ok(figures)
 }
 
