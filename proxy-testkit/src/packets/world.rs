@@ -102,7 +102,7 @@ impl Places {
 }
 
 impl World {
-    /// The Services of [`Places`].
+    /// The Services that the packet table speaks of.
     pub fn new() -> Self {
         Self {
             v4: tables(&Places::v4(), |address| match address {

@@ -1,9 +1,6 @@
 //! The suites: their names, what each is for and the cargo commands that make it up.
 
-use std::path::PathBuf;
-
 use crate::setup::Needs;
-use crate::workspace;
 
 /// A group of tests that is run together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +108,8 @@ impl Suite {
             }],
             Self::Unit => unit(),
             Self::Programs => vec![Job::Libtest(Libtest {
-                targets: &["--test=programs"],
+                // `packets` is the table of packets, run by the host's core and by the programs in the kernel.
+                targets: &["--test=programs", "--test=packets"],
                 // The instruction counts are printed by tests that pass.
                 args: &["--nocapture", "--test-threads=1"],
                 with_agent: false,
@@ -136,14 +134,7 @@ impl Suite {
 
 fn unit() -> Vec<Job> {
     let libtest = |targets| Job::Libtest(Libtest { targets, args: &["--quiet"], with_agent: false, is_live: false });
-    let mut jobs = vec![libtest(&["--lib", "--bins"])];
-    // The packet core's own integration tests stay in user space too. Cargo takes a pattern without a match for an
-    // error.
-    let tests: PathBuf = workspace::root().join("proxy-common/tests");
-    if tests.is_dir() {
-        jobs.push(libtest(&["--package=proxy-common", "--test=*"]));
-    }
-    jobs
+    vec![libtest(&["--lib", "--bins", "--test=properties"])]
 }
 
 /// What `--help` tells after the arguments.
