@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, Sizes};
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, ServiceCounters, TCP};
+use proxy_common::maps::{
+    Backend, Flow, FlowSide, FlowState, Frontend, FrontendKey, FrontendKind, ServiceCounters, TCP, UDP,
+};
 
 /// A pin path of its own for each test, removed at its end, also by a panic.
 struct Pins(PinPath);
@@ -196,4 +198,65 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 12, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
+}
+
+/// A flow goes when the last of its entries has been idle for long enough, and then whole; what is alive on one side, or
+/// has made way for another connection, stays.
+#[test]
+fn flows_that_are_over_go_whole() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    const FINS: u8 = FlowState::ANSWERED | FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
+    let flow = |last: u8, state: u8, seen: u32| Flow {
+        client: Ipv4::new([10, 0, 0, last]),
+        frontend: Ipv4::new([10, 96, 0, 1]),
+        backend: Ipv4::new([10, 0, 1, 1]),
+        masquerade: Ipv4::new([10, 0, 9, 9]),
+        client_port: [1, last],
+        frontend_port: [0, 80],
+        backend_port: [31, 144],
+        masquerade_port: [4, last],
+        stack_port: [1, last],
+        state,
+        began: 100,
+        seen,
+        ..Flow::default()
+    };
+    let write = |proto: u8, sides: &[(FlowSide, Flow<Ipv4>)]| {
+        for (side, flow) in sides {
+            maps.v4.flow.set(&flow.key(*side, proto), flow).unwrap();
+        }
+    };
+    use FlowSide::{Client, Masquerade, Stack};
+    // Closed by both sides, as each side's entry knows only in part.
+    write(
+        TCP,
+        &[
+            (Client, flow(1, FlowState::CLIENT_FIN, 1_000)),
+            (Stack, flow(1, FINS, 1_001)),
+            (Masquerade, flow(1, FlowState::BACKEND_FIN, 1_001)),
+        ],
+    );
+    // Closed by the client only: the backend may go on for an hour.
+    write(TCP, &[(Client, flow(2, FlowState::CLIENT_FIN, 1_000)), (Stack, flow(2, FlowState::ANSWERED, 1_000))]);
+    // Datagrams in one direction: the stack's side has not been seen since the first.
+    write(UDP, &[(Client, flow(3, 0, 1_190)), (Stack, flow(3, 0, 100))]);
+    // Nobody has answered the SYN.
+    write(TCP, &[(Client, flow(4, FlowState::SYN, 1_000)), (Stack, flow(4, FlowState::SYN, 1_000))]);
+    // The client's side has made way for a later connection.
+    write(UDP, &[(Stack, flow(5, 0, 1_000))]);
+    write(UDP, &[(Client, Flow { began: 1_190, ..flow(5, 0, 1_190) })]);
+    let left = || {
+        let mut left = Vec::new();
+        maps.v4.flow.for_each(|key, _| left.push((key.near_port[1], key.side))).unwrap();
+        left.sort_unstable();
+        left
+    };
+    assert_eq!(maps.expire(1_050).unwrap(), 0, "too early for all");
+    assert_eq!(maps.expire(1_200).unwrap(), 6);
+    assert_eq!(left(), [(2, 1), (2, 2), (3, 1), (3, 2), (5, 1)]);
+    assert_eq!(maps.expire(5_000).unwrap(), 5);
+    assert_eq!(left(), []);
 }

@@ -119,8 +119,8 @@ fn needs_masquerade<A: Family, E: Env<A>>(env: &E, client: &A, kind: u8, backend
 fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), DropReason> {
     let mut key = flow.key(FlowSide::Stack, proto);
     let mut is_stored = false;
-    for _ in 0..PORT_PROBES {
-        if store_in_stack(env, &key, flow)? {
+    for probe in 1..=PORT_PROBES {
+        if store_in_stack(env, &key, flow, probe == PORT_PROBES)? {
             is_stored = true;
             break;
         }
@@ -139,9 +139,15 @@ fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Re
     Ok(())
 }
 
-/// Stores the entry that replies are known by. False where another connection, still alive, has it.
+/// Stores the entry that replies are known by. False where another connection has it: one that is alive, or was lately
+/// and this is not the last try.
 #[inline(always)]
-fn store_in_stack<A: Family, E: Env<A>>(env: &mut E, key: &FlowKey<A>, flow: &Flow<A>) -> Result<bool, DropReason> {
+fn store_in_stack<A: Family, E: Env<A>>(
+    env: &mut E,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    is_last: bool,
+) -> Result<bool, DropReason> {
     match env.store_flow(key, flow, StoreMode::New) {
         Ok(()) => return Ok(true),
         Err(StoreError::Full) => return Err(DropReason::FlowTable),
@@ -151,7 +157,8 @@ fn store_in_stack<A: Family, E: Env<A>>(env: &mut E, key: &FlowKey<A>, flow: &Fl
         let is_same = old.frontend == flow.frontend
             && old.frontend_port == flow.frontend_port
             && old.client_port == flow.client_port;
-        is_same || Idle::since(old, flow.seen).is_over(key.proto, old.state)
+        let idle = Idle::since(old, flow.seen);
+        is_same || idle.is_free(key.proto, old.state) || (is_last && idle.is_over(key.proto, old.state))
     });
     if !is_free {
         return Ok(false);
