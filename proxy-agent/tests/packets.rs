@@ -72,8 +72,8 @@ impl Executor for TcExecutor {
 
     fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done> {
         let device = Device {
-            masquerade_v4: Ipv4(NODE.0.octets()),
-            masquerade_v6: Ipv6(NODE.1.octets()),
+            masquerade_v4: Ipv4::new(NODE.0.octets()),
+            masquerade_v6: Ipv6::new(NODE.1.octets()),
             bridge: BRIDGE,
             role: role as u8,
             ..Device::default()
@@ -129,7 +129,8 @@ fn ops<A: Address>(tables: &Tables<A>) -> impl Iterator<Item = FamilyOp<A>> {
     let slots = (0..).zip(&tables.slots).map(|(index, backend)| FamilyOp::SetSlot { index, backend: *backend });
     let frontends =
         tables.frontends.iter().map(|(key, frontend)| FamilyOp::SetFrontend { key: *key, frontend: *frontend });
-    backends.chain(slots).chain(frontends)
+    let ranges = tables.ranges.iter().map(|key| FamilyOp::SetRange { key: *key });
+    backends.chain(slots).chain(ranges).chain(frontends)
 }
 
 fn the_table_holds(layer: Layer) {

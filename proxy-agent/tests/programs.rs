@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, Sizes};
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceCounters, TCP};
+use proxy_common::maps::{
+    Backend, Flow, FlowSide, FlowState, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceCounters, TCP, UDP,
+};
 
 /// A pin path of its own for each test, removed at its end, also by a panic.
 struct Pins(PinPath);
@@ -92,8 +94,8 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
 fn ops() -> Vec<Op> {
     let mut ops = vec![Op::ResetCounters { id: 3 }];
     for (owner, bits) in [(0, 16), (3, 25), (3, 0), (4, 32)] {
-        let v4 = RangeKey { prefix: 32 + bits, owner, addr: Ipv4([10, 244, 0, 0]) };
-        let v6 = RangeKey { prefix: 32 + 2 * bits, owner, addr: Ipv6([0xfd; 16]) };
+        let v4 = RangeKey { prefix: 32 + bits, owner, addr: Ipv4::new([10, 244, 0, 0]) };
+        let v6 = RangeKey { prefix: 32 + 2 * bits, owner, addr: Ipv6::new([0xfd; 16]) };
         ops.extend([Op::V4(FamilyOp::SetRange { key: v4 }), Op::V6(FamilyOp::SetRange { key: v6 })]);
         if owner == 4 {
             ops.extend([Op::V4(FamilyOp::DeleteRange { key: v4 }), Op::V6(FamilyOp::DeleteRange { key: v6 })]);
@@ -102,11 +104,16 @@ fn ops() -> Vec<Op> {
     for id in 1..4999 {
         let [a, b] = u16::try_from(id).unwrap().to_be_bytes();
         let port = [0, 80];
-        let v4 =
-            Backend { addr: Ipv4([10, 0, a, b]), port, flags: Backend::<Ipv4>::LIVE, service: 3, ..Default::default() };
+        let v4 = Backend {
+            addr: Ipv4::new([10, 0, a, b]),
+            port,
+            flags: Backend::<Ipv4>::LIVE,
+            service: 3,
+            ..Default::default()
+        };
         ops.push(Op::V4(FamilyOp::SetBackend { id, backend: v4 }));
         let mut addr = Ipv6::default();
-        addr.0[14..].copy_from_slice(&[a, b]);
+        addr.octets[14..].copy_from_slice(&[a, b]);
         // Freed: only its generation is left.
         ops.push(Op::V6(FamilyOp::SetBackend { id, backend: Backend { generation: 7, ..Default::default() } }));
         ops.push(Op::V6(FamilyOp::SetSlot { index: 2 * id, backend: id }));
@@ -135,7 +142,7 @@ fn a_full_map_is_an_error_that_names_it() {
     drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     let result = (0..=u8::MAX).try_for_each(|last| {
-        let key = FrontendKey::new(Ipv4([10, 0, 0, last]), [0, 80], TCP);
+        let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), [0, 80], TCP);
         maps.apply(&Op::V4(FamilyOp::SetFrontend { key, frontend: Frontend::default() }))
     });
     let text = message(&result.unwrap_err());
@@ -205,4 +212,65 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 14, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
+}
+
+/// A flow goes when the last of its entries has been idle for long enough, and then whole; what is alive on one side, or
+/// has made way for another connection, stays.
+#[test]
+fn flows_that_are_over_go_whole() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    const FINS: u8 = FlowState::ANSWERED | FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
+    let flow = |last: u8, state: u8, seen: u32| Flow {
+        client: Ipv4::new([10, 0, 0, last]),
+        frontend: Ipv4::new([10, 96, 0, 1]),
+        backend: Ipv4::new([10, 0, 1, 1]),
+        masquerade: Ipv4::new([10, 0, 9, 9]),
+        client_port: [1, last],
+        frontend_port: [0, 80],
+        backend_port: [31, 144],
+        masquerade_port: [4, last],
+        stack_port: [1, last],
+        state,
+        began: 100,
+        seen,
+        ..Flow::default()
+    };
+    let write = |proto: u8, sides: &[(FlowSide, Flow<Ipv4>)]| {
+        for (side, flow) in sides {
+            maps.v4.flow.set(&flow.key(*side, proto), flow).unwrap();
+        }
+    };
+    use FlowSide::{Client, Masquerade, Stack};
+    // Closed by both sides, as each side's entry knows only in part.
+    write(
+        TCP,
+        &[
+            (Client, flow(1, FlowState::CLIENT_FIN, 1_000)),
+            (Stack, flow(1, FINS, 1_001)),
+            (Masquerade, flow(1, FlowState::BACKEND_FIN, 1_001)),
+        ],
+    );
+    // Closed by the client only: the backend may go on for an hour.
+    write(TCP, &[(Client, flow(2, FlowState::CLIENT_FIN, 1_000)), (Stack, flow(2, FlowState::ANSWERED, 1_000))]);
+    // Datagrams in one direction: the stack's side has not been seen since the first.
+    write(UDP, &[(Client, flow(3, 0, 1_190)), (Stack, flow(3, 0, 100))]);
+    // Nobody has answered the SYN.
+    write(TCP, &[(Client, flow(4, FlowState::SYN, 1_000)), (Stack, flow(4, FlowState::SYN, 1_000))]);
+    // The client's side has made way for a later connection.
+    write(UDP, &[(Stack, flow(5, 0, 1_000))]);
+    write(UDP, &[(Client, Flow { began: 1_190, ..flow(5, 0, 1_190) })]);
+    let left = || {
+        let mut left = Vec::new();
+        maps.v4.flow.for_each(|key, _| left.push((key.near_port[1], key.side))).unwrap();
+        left.sort_unstable();
+        left
+    };
+    assert_eq!(maps.expire(1_050).unwrap(), 0, "too early for all");
+    assert_eq!(maps.expire(1_200).unwrap(), 6);
+    assert_eq!(left(), [(2, 1), (2, 2), (3, 1), (3, 2), (5, 1)]);
+    assert_eq!(maps.expire(5_000).unwrap(), 5);
+    assert_eq!(left(), []);
 }

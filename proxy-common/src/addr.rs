@@ -10,20 +10,36 @@ use crate::maps::plain_address;
 /// An IPv4 address, in network order. Aligned, so that BPF copies words and not bytes.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
-pub struct Ipv4(pub [u8; 4]);
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the equality below is that of the bytes")]
+pub struct Ipv4 {
+    /// The bytes of the address.
+    pub octets: [u8; 4],
+}
 
 /// An IPv6 address, in network order. Aligned, so that BPF copies words and not bytes.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Default, PartialOrd, Ord, Hash)]
-pub struct Ipv6(pub [u8; 16]);
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the equality below is that of the bytes")]
+pub struct Ipv6 {
+    /// The bytes of the address.
+    pub octets: [u8; 16],
+}
 
 plain_address!(Ipv4, Ipv6);
+
+impl Ipv4 {
+    /// An address from its bytes.
+    #[inline(always)]
+    pub const fn new(octets: [u8; 4]) -> Self {
+        Self { octets }
+    }
+}
 
 // Equality by words: a comparison of arrays would become a call of memcmp, a loop in BPF.
 impl PartialEq for Ipv4 {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        u32::from_ne_bytes(self.0) == u32::from_ne_bytes(other.0)
+        u32::from_ne_bytes(self.octets) == u32::from_ne_bytes(other.octets)
     }
 }
 impl Eq for Ipv4 {}
@@ -38,22 +54,28 @@ impl PartialEq for Ipv6 {
 impl Eq for Ipv6 {}
 
 impl Ipv6 {
+    /// An address from its bytes.
+    #[inline(always)]
+    pub const fn new(octets: [u8; 16]) -> Self {
+        Self { octets }
+    }
+
     #[inline(always)]
     fn halves(self) -> [u64; 2] {
         // A cast of the whole: taken apart into bytes, an address would fill 16 places of BPF's small stack.
-        bytemuck::cast(self.0)
+        bytemuck::cast(self.octets)
     }
 }
 
 impl fmt::Debug for Ipv4 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        core::net::Ipv4Addr::from(self.0).fmt(f)
+        core::net::Ipv4Addr::from(self.octets).fmt(f)
     }
 }
 
 impl fmt::Debug for Ipv6 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        core::net::Ipv6Addr::from(self.0).fmt(f)
+        core::net::Ipv6Addr::from(self.octets).fmt(f)
     }
 }
 
@@ -96,7 +118,7 @@ impl Address for Ipv4 {
 
     #[inline(always)]
     fn sum(self) -> u32 {
-        let word = u32::from_ne_bytes(self.0);
+        let word = u32::from_ne_bytes(self.octets);
         (word & 0xffff) + (word >> 16)
     }
 }

@@ -7,6 +7,11 @@
 //! Invariants: no_std, no allocation, no panic path (the verifier would refuse it), no packet access but
 //! through [`datapath::Packet`], no state but through [`datapath::Env`].
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "what is cast has been bounded by a mask, a shift or a header's length; a checked conversion would be one \
+              more branch for each packet, or a panic path that the verifier refuses"
+)]
 
 pub mod addr;
 pub mod datapath;

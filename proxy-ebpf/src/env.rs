@@ -2,13 +2,16 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::datapath::{Host, StoreError, StoreMode, Tables};
-use proxy_common::maps::{Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
+use proxy_common::maps::{
+    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
+};
 
 use crate::maps::{
-    BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4, FRONTEND_V6, SERVICE_STATS, SLOT_V4,
-    SLOT_V6,
+    BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6,
+    SERVICE_STATS, SLOT_V4, SLOT_V6,
 };
 
 const EEXIST: i32 = -17;
@@ -56,6 +59,13 @@ impl Host for KernelEnv {
     }
 
     #[inline(always)]
+    fn role(&self) -> u8 {
+        // Not by way of `device`: of a device that is not there the compiler would read what was never written.
+        // SAFETY: one byte is read at once; the agent replaces whole elements.
+        unsafe { DEVICE.get(self.ifindex) }.map_or(0, |device| device.role)
+    }
+
+    #[inline(always)]
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
         if let Some(counters) = SERVICE_STATS.get_ptr_mut(service) {
             // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
@@ -66,7 +76,7 @@ impl Host for KernelEnv {
 
 /// Implements the tables of one family with its maps.
 macro_rules! tables {
-    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $flow:ident) => {
+    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $flow:ident) => {
         impl Tables<$address> for KernelEnv {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
@@ -82,6 +92,13 @@ macro_rules! tables {
             #[inline(always)]
             fn backend(&self, id: u32) -> Option<Backend<$address>> {
                 $backend.get(id).copied()
+            }
+
+            #[inline(always)]
+            fn is_in_range(&self, key: &RangeKey<$address>) -> bool {
+                // SAFETY: aya's key is the prefix and the words behind it, packed; so is this one, and aligned as well.
+                let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<[u32; $words]>>() };
+                $range.get(key).is_some()
             }
 
             #[inline(always)]
@@ -115,8 +132,8 @@ macro_rules! tables {
     };
 }
 
-tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, FLOW_V4);
-tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, FLOW_V6);
+tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, FLOW_V4);
+tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, FLOW_V6);
 
 #[inline(always)]
 fn store_error(error: i32) -> StoreError {

@@ -7,6 +7,10 @@
 //! Here is all the unsafe packet and map access; the core has none.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "what helpers take and return is narrower than its type: lengths and offsets below 64 KiB, actions, seconds"
+)]
 #![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
 mod env;

@@ -57,7 +57,7 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
 
 impl<const L2: usize> Packet for TcPacket<'_, L2> {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn length(&self) -> u32 {
         self.ctx.len().wrapping_sub(L2 as u32)
     }
 

@@ -54,10 +54,11 @@ impl Agent {
         let kind = nix::sys::statfs::statfs(bpffs).context("cannot look at /sys/fs/bpf")?.filesystem_type();
         ensure!(kind == nix::sys::statfs::BPF_FS_MAGIC, "no bpffs at {}: run `mount -t bpf bpf {0}`", bpffs.display());
         let pins = bpffs.join(pins);
-        let cleanup = teardown::register({
+        // Nothing is made yet: the agent will.
+        let ((), cleanup) = teardown::step(|| {
             let (ns, binary, pins) = (host.ns.clone(), binary.clone(), pins.clone());
-            move || clean_up(&ns, &binary, &pins)
-        });
+            Ok(((), move || clean_up(&ns, &binary, &pins)))
+        })?;
         let mut agent = Self {
             node: host.name.clone(),
             ns: host.ns.clone(),

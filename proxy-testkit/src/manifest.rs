@@ -22,11 +22,11 @@ impl Manifests {
     /// Makes the folder `name` in the temporary folder.
     pub fn create(name: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(name);
-        let undo = teardown::register({
+        let ((), undo) = teardown::step(|| {
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
             let folder = folder.clone();
-            move || drop(fs::remove_dir_all(folder))
-        });
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            Ok(((), move || drop(fs::remove_dir_all(folder))))
+        })?;
         Ok(Self { folder, _undo: undo })
     }
 

@@ -41,12 +41,13 @@ impl NetNs {
     /// Makes the namespace `name`, with its loopback device up.
     pub fn create(name: &str) -> Result<Self> {
         let path = Path::new(FOLDER).join(name);
-        let undo = teardown::register({
+        let (file, undo) = teardown::step(|| {
+            // A Ctrl-C on a terminal reaches `ip` as well, and may stop it half way.
+            shell::run(Command::new("ip").args(["netns", "add", name])).inspect_err(|_| remove(&path))?;
+            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
             let path = path.clone();
-            move || remove(&path)
-        });
-        shell::run(Command::new("ip").args(["netns", "add", name]))?;
-        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            Ok((file, move || remove(&path)))
+        })?;
         let handle = NsHandle { name: name.into(), file: Arc::new(file) };
         handle.ip("link set lo up")?;
         Ok(Self { handle, _undo: undo })

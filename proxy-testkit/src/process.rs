@@ -31,16 +31,16 @@ impl Process {
     pub fn start(mut command: Command) -> Result<Self> {
         let shown = shell::show(&command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+        let (child, undo) = teardown::step(|| {
+            let child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+            let child = Arc::new(Mutex::new(child));
+            let to_end = Arc::clone(&child);
+            Ok((child, move || end(&mut lock(&to_end), GRACE)))
+        })?;
         let log = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
-        readers.extend(child.stdout.take().map(|pipe| collect(pipe, &log)));
-        readers.extend(child.stderr.take().map(|pipe| collect(pipe, &log)));
-        let child = Arc::new(Mutex::new(child));
-        let undo = teardown::register({
-            let child = Arc::clone(&child);
-            move || end(&mut lock(&child), GRACE)
-        });
+        readers.extend(lock(&child).stdout.take().map(|pipe| collect(pipe, &log)));
+        readers.extend(lock(&child).stderr.take().map(|pipe| collect(pipe, &log)));
         Ok(Self { shown, child, log, readers, _undo: undo })
     }
 

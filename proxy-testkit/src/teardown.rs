@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 
+use anyhow::Result;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 type Action = Box<dyn FnOnce() + Send>;
 
 static ACTIONS: Mutex<(u64, BTreeMap<u64, Action>)> = Mutex::new((0, BTreeMap::new()));
+/// Held for reading while a step is taken.
+static STEPPING: RwLock<()> = RwLock::new(());
 /// Set once a signal has begun to undo everything.
 static CLOSING: AtomicBool = AtomicBool::new(false);
 /// The end of the pipe that the signal handler writes to.
@@ -29,8 +32,12 @@ static START: Once = Once::new();
 #[derive(Debug)]
 pub struct Undo(u64);
 
-/// Registers what undoes the caller's next step. To be called before that step, so that no moment is uncovered.
-pub fn register(action: impl FnOnce() + Send + 'static) -> Undo {
+/// Takes a step and registers what undoes it, as one: no signal comes between. Neither the step nor what undoes it may
+/// use this module.
+pub fn step<T, A>(step: impl FnOnce() -> Result<(T, A)>) -> Result<(T, Undo)>
+where
+    A: FnOnce() + Send + 'static,
+{
     START.call_once(|| {
         if let Err(error) = watch_signals() {
             eprintln!("Ctrl-C will not clean up: cannot watch signals: {error}");
@@ -38,17 +45,33 @@ pub fn register(action: impl FnOnce() + Send + 'static) -> Undo {
         // SAFETY: a plain function of the C library with a function that lives as long as the process.
         unsafe { libc::atexit(at_exit) };
     });
-    halt_if_closing();
+    let _stepping = begin_step();
+    let (made, action) = step()?;
     let mut actions = actions();
     actions.0 += 1;
     let id = actions.0;
     actions.1.insert(id, Box::new(action));
-    Undo(id)
+    Ok((made, Undo(id)))
+}
+
+/// The right to take a step. Whoever undoes everything waits for the steps that have begun.
+///
+/// Once everything is being undone, no other thread may build on, or end the process half way: it waits for the end.
+fn begin_step() -> RwLockReadGuard<'static, ()> {
+    let stepping = STEPPING.read().unwrap_or_else(PoisonError::into_inner);
+    if CLOSING.load(Ordering::SeqCst) {
+        drop(stepping);
+        loop {
+            thread::park();
+        }
+    }
+    stepping
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        halt_if_closing();
+        // To undo is a step as well: the process does not end half way.
+        let _stepping = begin_step();
         let action = actions().1.remove(&self.0);
         if let Some(action) = action {
             action();
@@ -66,13 +89,6 @@ pub fn wait_for_the_end() -> ! {
 
 fn actions() -> MutexGuard<'static, (u64, BTreeMap<u64, Action>)> {
     ACTIONS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Once everything is being undone, no other thread may build on, or end the process half way.
-fn halt_if_closing() {
-    while CLOSING.load(Ordering::SeqCst) && thread::current().name() != Some("teardown") {
-        thread::park();
-    }
 }
 
 fn undo_all() {
@@ -110,6 +126,7 @@ fn watch_signals() -> io::Result<()> {
         // SAFETY: reads one byte into a buffer of one byte from a descriptor this thread owns.
         while unsafe { libc::read(read.as_raw_fd(), number.as_mut_ptr().cast(), 1) } != 1 {}
         CLOSING.store(true, Ordering::SeqCst);
+        drop(STEPPING.write());
         undo_all();
         let status = if IS_EXPECTED.load(Ordering::SeqCst) { 0 } else { 128 + libc::c_int::from(number[0]) };
         // SAFETY: ends the process; what at_exit would do is done.

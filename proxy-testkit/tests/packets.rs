@@ -1,5 +1,4 @@
 //! The packet table, run by the host's core.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
 use proxy_testkit::packets::{HostExecutor, run, scenarios};
 

@@ -4,6 +4,7 @@
 //! command on a fresh machine. A verb's exit status tells whether all went well; what went wrong is told once, at the
 //! end, on standard error.
 
+mod bench;
 mod demo;
 mod interrupt;
 mod setup;
@@ -30,6 +31,7 @@ enum Verb {
     Setup,
     Demo(demo::Args),
     Test(test::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +49,6 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Bench(args) => bench::run(args),
     }
 }

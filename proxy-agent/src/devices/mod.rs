@@ -71,8 +71,8 @@ pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSe
         let layer = if bridge.is_some() { Layer::BridgePort } else { layer };
         let (masquerade_v4, masquerade_v6) = masquerade::addresses(link.ifindex, network, node_addresses);
         let device = Device {
-            masquerade_v4: masquerade_v4.map(|address| Ipv4(address.octets())).unwrap_or_default(),
-            masquerade_v6: masquerade_v6.map(|address| Ipv6(address.octets())).unwrap_or_default(),
+            masquerade_v4: masquerade_v4.map(|address| Ipv4::new(address.octets())).unwrap_or_default(),
+            masquerade_v6: masquerade_v6.map(|address| Ipv6::new(address.octets())).unwrap_or_default(),
             bridge: bridge.unwrap_or_default(),
             role: role as u8,
             zero: [0; 5],

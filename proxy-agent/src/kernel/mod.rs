@@ -9,6 +9,7 @@ mod cleanup;
 mod clsact;
 mod direction;
 mod error;
+mod expire;
 mod map;
 mod maps;
 mod pins;

@@ -41,13 +41,13 @@ impl PlanFamily for Ipv4 {
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
-            IpAddr::V4(address) => Some(Self(address.octets())),
+            IpAddr::V4(address) => Some(Self::new(address.octets())),
             IpAddr::V6(_) => None,
         }
     }
 
     fn to_ip(self) -> IpAddr {
-        IpAddr::from(self.0)
+        IpAddr::from(self.octets)
     }
 
     fn op(op: FamilyOp<Self>) -> Op {
@@ -69,12 +69,12 @@ impl PlanFamily for Ipv6 {
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(Self(address.octets())),
+            IpAddr::V6(address) => Some(Self::new(address.octets())),
         }
     }
 
     fn to_ip(self) -> IpAddr {
-        IpAddr::from(self.0)
+        IpAddr::from(self.octets)
     }
 
     fn op(op: FamilyOp<Self>) -> Op {

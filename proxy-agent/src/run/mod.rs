@@ -22,7 +22,7 @@ use crate::cli::RunArgs;
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, decide, follow};
 use crate::event::{Event, EventReceiver};
 use crate::kernel::{
-    AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
+    self, AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
 };
 use crate::model::{ModelOptions, NodePortAddresses};
 use crate::output::chain;
@@ -39,6 +39,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Attached programs are looked at so often, as somebody may have detached them.
 const INSPECTION: Duration = Duration::from_secs(30);
+
+/// Flows that are over are removed so often.
+const EXPIRY: Duration = Duration::from_secs(15);
 
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +140,8 @@ impl Owner {
     async fn work(&mut self, mut events: EventReceiver) {
         let mut inspection = interval(INSPECTION);
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expiry = interval(EXPIRY);
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due: Option<Instant> = None;
         let mut delay = FIRST_RETRY;
         let mut is_following = true;
@@ -153,6 +158,7 @@ impl Owner {
                     // A new device may get its first address any moment: at once.
                     due = Some(Instant::now());
                 }
+                _ = expiry.tick() => self.expire(),
                 _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
@@ -164,6 +170,17 @@ impl Owner {
                     }
                 }
             }
+        }
+    }
+
+    /// Removes the flows that are over.
+    fn expire(&self) {
+        let expired = kernel::now().map(|now| u32::try_from(now).unwrap_or(u32::MAX));
+        match expired.map(|now| self.services.maps().expire(now)) {
+            Ok(Ok(0)) => {}
+            Ok(Ok(entries)) => tracing::debug!("{entries} entries of flows that are over removed"),
+            Ok(Err(error)) => tracing::warn!("removing flows that are over: {}", chain(&error)),
+            Err(error) => tracing::warn!("removing flows that are over: the clock: {error}"),
         }
     }
 

@@ -4,7 +4,8 @@ use super::flow::Idle;
 use super::masquerade::random_port;
 use super::{Env, Family, StoreError, StoreMode, Tuple};
 use crate::maps::{
-    Backend, DeviceRole, DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, FrontendKind, TCP,
+    Backend, DeviceRole, DropReason, Flow, FlowKey, FlowSide, FlowState, Frontend, FrontendKey, Masquerade, RangeKey,
+    TCP,
 };
 
 /// How often a look-up is repeated that met the maps in the middle of a change.
@@ -59,19 +60,27 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
 /// gone or serves another Service port tells so, and the look-ups are made again.
 #[inline(always)]
 fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), Opening> {
-    let random = env.random();
     let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
     for _ in 0..LOOKUPS {
         let Some(frontend) = env.frontend(&key) else {
             return Err(Opening::NoFrontend);
         };
-        if frontend.count == 0 {
+        if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, flow.client)) {
+            return Err(Opening::Failed(DropReason::SourceRange));
+        }
+        let is_pod = env.role() == DeviceRole::Pod as u8;
+        let (first, count) =
+            if is_pod { (frontend.first, frontend.count) } else { (frontend.outside_first, frontend.outside_count) };
+        if count == 0 && frontend.flags & Frontend::DROP != 0 {
+            return Err(Opening::Failed(DropReason::NoLocalBackend));
+        }
+        if count == 0 {
             env.count(frontend.service, |counters| counters.refused += 1);
             return Err(Opening::NobodyServes);
         }
         // The high bits of the product: a number below `count` without a division.
-        let index = ((u64::from(random) * u64::from(frontend.count)) >> 32) as u32;
-        let Some(id) = env.slot(frontend.first.wrapping_add(index)) else {
+        let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
+        let Some(id) = env.slot(first.wrapping_add(index)) else {
             continue;
         };
         let Some(backend) = env.backend(id) else {
@@ -83,7 +92,7 @@ fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> R
             flow.backend_id = id;
             flow.generation = backend.generation;
             flow.service = frontend.service;
-            if needs_masquerade(env, &flow.client, frontend.kind, &backend) {
+            if needs_masquerade(frontend.masquerade, is_pod, &flow.client, &backend) {
                 flow.flags = Flow::<A>::MASQUERADE;
             }
             return Ok(());
@@ -92,26 +101,18 @@ fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> R
     Err(Opening::Failed(DropReason::BackendMissing))
 }
 
-/// Whether the backend is to see the node's address instead of the client's.
+/// Whether the backend is to see the node's address instead of the client's: see [`Masquerade`].
 ///
-/// - A pod that reaches itself: it would answer itself directly (kube-proxy's hairpin rule).
-/// - A remote backend of a frontend that outside clients use: its answer has to come back here.
-/// - A remote backend of a ClusterIP whose client is not a pod of this node, for the same reason.
-///
-/// A backend on this node answers through this node anyway, so an outside client keeps its address: here
-/// kube-proxy would masquerade.
+/// A pod that reaches itself is always masqueraded: it would answer itself directly (kube-proxy's hairpin rule).
 #[inline(always)]
-fn needs_masquerade<A: Family, E: Env<A>>(env: &E, client: &A, kind: u8, backend: &Backend<A>) -> bool {
+fn needs_masquerade<A: Family>(rule: u8, is_pod: bool, client: &A, backend: &Backend<A>) -> bool {
     if backend.addr == *client {
         return true;
     }
-    if backend.is_local() {
-        return false;
+    if is_pod {
+        return rule & Masquerade::PODS != 0;
     }
-    if kind != FrontendKind::ClusterIp as u8 {
-        return true;
-    }
-    env.device().is_some_and(|device| device.role == DeviceRole::Uplink as u8)
+    rule & Masquerade::OUTSIDE != 0 && !(rule & Masquerade::KEEP_OUTSIDE != 0 && backend.is_local())
 }
 
 /// Stores the flow on the client's side and in the stack, under another source port if it must be.
@@ -119,8 +120,8 @@ fn needs_masquerade<A: Family, E: Env<A>>(env: &E, client: &A, kind: u8, backend
 fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), DropReason> {
     let mut key = flow.key(FlowSide::Stack, proto);
     let mut is_stored = false;
-    for _ in 0..PORT_PROBES {
-        if store_in_stack(env, &key, flow)? {
+    for probe in 1..=PORT_PROBES {
+        if store_in_stack(env, &key, flow, probe == PORT_PROBES)? {
             is_stored = true;
             break;
         }
@@ -139,9 +140,15 @@ fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Re
     Ok(())
 }
 
-/// Stores the entry that replies are known by. False where another connection, still alive, has it.
+/// Stores the entry that replies are known by. False where another connection has it: one that is alive, or was lately
+/// and this is not the last try.
 #[inline(always)]
-fn store_in_stack<A: Family, E: Env<A>>(env: &mut E, key: &FlowKey<A>, flow: &Flow<A>) -> Result<bool, DropReason> {
+fn store_in_stack<A: Family, E: Env<A>>(
+    env: &mut E,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    is_last: bool,
+) -> Result<bool, DropReason> {
     match env.store_flow(key, flow, StoreMode::New) {
         Ok(()) => return Ok(true),
         Err(StoreError::Full) => return Err(DropReason::FlowTable),
@@ -151,7 +158,8 @@ fn store_in_stack<A: Family, E: Env<A>>(env: &mut E, key: &FlowKey<A>, flow: &Fl
         let is_same = old.frontend == flow.frontend
             && old.frontend_port == flow.frontend_port
             && old.client_port == flow.client_port;
-        is_same || Idle::since(old, flow.seen).is_over(key.proto, old.state)
+        let idle = Idle::since(old, flow.seen);
+        is_same || idle.is_free(key.proto, old.state) || (is_last && idle.is_over(key.proto, old.state))
     });
     if !is_free {
         return Ok(false);

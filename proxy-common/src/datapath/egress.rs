@@ -5,7 +5,7 @@ use super::masquerade::{Masquerade, allocate, masquerade};
 use super::parse::{Parsed, parse, parse_error};
 use super::rewrite::{rewrite, rewrite_error};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::maps::{DropReason, FlowSide};
+use crate::maps::{DropReason, FlowSide, FlowState};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
 /// its flow asks for that.
@@ -32,8 +32,8 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if !undo_dnat(env, &parsed, packet.len(), &mut to) {
-        match masquerade(env, &parsed.tuple, &mut to) {
+    if !undo_dnat(env, &parsed, packet.length(), &mut to) {
+        match masquerade(env, &parsed, &mut to) {
             Masquerade::NotAsked => return Step::Done(Verdict::Pass),
             Masquerade::Yet => return Step::Slow,
             Masquerade::Known => {}
@@ -49,7 +49,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_dnat(env, &parsed, packet.len(), &mut to) || masquerade(env, &parsed.tuple, &mut to) == Masquerade::Known {
+    if undo_dnat(env, &parsed, packet.length(), &mut to) || masquerade(env, &parsed, &mut to) == Masquerade::Known {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass
@@ -72,13 +72,13 @@ fn undo_dnat<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32,
     let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Stack)) else {
         return false;
     };
-    let is_news = flow.state & news != news;
+    let is_closing = flow.state & news != news && news & FlowState::CLOSING != 0;
     flow::touch(flow, now, news);
     let service = flow.service;
     to.src = flow.frontend;
     to.src_port = flow.frontend_port;
     to.dst_port = flow.client_port;
-    if is_news {
+    if is_closing {
         // The client's side learns of it as well: it decides what the next SYN means.
         if let Some(flow) = env.flow(&to.as_reply(FlowSide::Client)) {
             flow::touch(flow, now, news);

@@ -1,7 +1,7 @@
 //! Everything outside the packet, as the core sees it.
 
 use crate::addr::Address;
-use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
+use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters};
 
 /// The maps of one address family.
 pub trait Tables<A: Address> {
@@ -13,6 +13,9 @@ pub trait Tables<A: Address> {
 
     /// The backend with this id, in use or not.
     fn backend(&self, id: u32) -> Option<Backend<A>>;
+
+    /// Whether an address is in one of the owner's ranges.
+    fn is_in_range(&self, key: &RangeKey<A>) -> bool;
 
     /// A flow's entry on one side.
     fn flow(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
@@ -52,6 +55,9 @@ pub trait Host {
 
     /// The device that the packet is on, if the agent knows it.
     fn device(&self) -> Option<Device>;
+
+    /// The role of that device, a [`DeviceRole`](crate::maps::DeviceRole); 0 if the agent does not know the device.
+    fn role(&self) -> u8;
 
     /// Counts on a Service port.
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters));

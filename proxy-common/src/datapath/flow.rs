@@ -3,40 +3,65 @@
 use super::parse::{Kind, Parsed, TcpFlags};
 use crate::maps::{Flow, FlowState, TCP};
 
-/// Seconds without a packet after which a UDP flow is over: netfilter's `nf_conntrack_udp_timeout_stream`
-/// (120), as nothing tells its one-way `nf_conntrack_udp_timeout` (30) apart here.
+/// Seconds after which a UDP flow is over: netfilter's `nf_conntrack_udp_timeout_stream` (120), as nothing tells its
+/// one-way `nf_conntrack_udp_timeout` (30) apart here.
 const UDP_IDLE: u32 = 120;
-/// Seconds without a packet after which a TCP connection that nobody answered, or that is closing, is over:
-/// netfilter's `nf_conntrack_tcp_timeout_syn_sent` and `..._time_wait`.
-const TCP_HALF_IDLE: u32 = 120;
-/// Seconds without a packet after which an established TCP connection is over: kube-proxy's default of 24 h.
-const TCP_IDLE: u32 = 86_400;
+/// TCP, with a SYN that nobody answered: netfilter's `nf_conntrack_tcp_timeout_syn_sent`.
+const TCP_UNANSWERED: u32 = 120;
+/// TCP, with a FIN of one side: kube-proxy's `conntrack.tcpCloseWaitTimeout`.
+const TCP_HALF_CLOSED: u32 = 3_600;
+/// TCP, with a FIN of both sides: for so long Linux keeps the socket in TIME_WAIT (TCP_TIMEWAIT_LEN).
+const TCP_CLOSED: u32 = 60;
+/// TCP, with a RST: what is late comes within seconds (netfilter's `nf_conntrack_tcp_timeout_close`).
+const TCP_RESET: u32 = 10;
+/// TCP, established: kube-proxy's `conntrack.tcpEstablishedTimeout`.
+const TCP_ESTABLISHED: u32 = 86_400;
 
-/// For how long a flow has been idle.
+/// Seconds without a packet after which a flow is over. `state` has the bits of all its entries.
+#[inline(always)]
+pub const fn idle_limit(proto: u8, state: u8) -> u32 {
+    const FINS: u8 = FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
+    if proto != TCP {
+        UDP_IDLE
+    } else if state & FlowState::RESET != 0 {
+        TCP_RESET
+    } else if state & FINS == FINS {
+        TCP_CLOSED
+    } else if state & FINS != 0 {
+        TCP_HALF_CLOSED
+    } else if state & FlowState::ANSWERED == 0 {
+        TCP_UNANSWERED
+    } else {
+        TCP_ESTABLISHED
+    }
+}
+
+/// For how long a flow has been idle, in seconds.
 #[derive(Clone, Copy)]
 pub(super) struct Idle(u32);
 
 impl Idle {
-    /// Seconds from the flow's last packet to `now`. A packet that another CPU saw "later" counts as now.
+    /// From the flow's last packet to `now`. A packet that another CPU saw "later" counts as now.
     #[inline(always)]
     pub fn since<A>(flow: &Flow<A>, now: u32) -> Self {
         Self(now.saturating_sub(flow.seen))
     }
 
-    /// Whether a flow in this state is over after being idle for so long.
+    /// Whether the client's next SYN or datagram begins a new flow.
+    ///
+    /// A client that opens a closing connection again has seen to it itself that its old one does not disturb.
     #[inline(always)]
     pub fn is_over(self, proto: u8, state: u8) -> bool {
-        let limit = if proto != TCP {
-            UDP_IDLE
-        } else if state & FlowState::CLOSING != 0 {
-            // FIN or RST seen: what is late is a retransmission, within seconds.
-            return true;
-        } else if state & FlowState::ANSWERED == 0 {
-            TCP_HALF_IDLE
-        } else {
-            TCP_IDLE
-        };
-        self.0 > limit
+        state & FlowState::CLOSING != 0 || self.0 > idle_limit(proto, state)
+    }
+
+    /// Whether somebody else may have the addresses and ports that the flow has on the backend's side.
+    ///
+    /// While the backend's socket is in TIME_WAIT it would take a stranger's SYN for an old packet of its own: the
+    /// stranger's sequence numbers and timestamps count from another beginning (RFC 6191).
+    #[inline(always)]
+    pub fn is_free(self, proto: u8, state: u8) -> bool {
+        state & FlowState::RESET != 0 || self.0 > idle_limit(proto, state)
     }
 }
 

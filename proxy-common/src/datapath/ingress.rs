@@ -49,7 +49,7 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.len(), &mut to) {
+    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.length(), &mut to) {
         return Step::Done(rewrite(packet, &parsed, &to));
     }
     Step::Slow
@@ -62,7 +62,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.len(), &mut to) {
+    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.length(), &mut to) {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass
@@ -115,7 +115,7 @@ fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to
         Kind::Tcp => parsed.flags.opens(),
         Kind::Error => false,
     };
-    if may_end && (is_over || !env.backend(backend_id).is_some_and(|backend| backend.generation == generation)) {
+    if may_end && (is_over || env.backend(backend_id).is_none_or(|backend| backend.generation != generation)) {
         *to = parsed.tuple;
         return false;
     }

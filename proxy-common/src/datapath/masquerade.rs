@@ -2,9 +2,10 @@
 
 use core::ops::Range;
 
-use super::flow::Idle;
+use super::flow::{self, Idle};
+use super::parse::Parsed;
 use super::{Env, Family, StoreError, StoreMode, Tuple};
-use crate::maps::{DropReason, FlowSide};
+use crate::maps::{DropReason, FlowSide, FlowState};
 
 /// The source ports that masqueraded flows get.
 ///
@@ -44,8 +45,8 @@ pub(super) enum Masquerade {
 
 /// Asks the flow of a request about its source address.
 #[inline(always)]
-pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>, to: &mut Tuple<A>) -> Masquerade {
-    let Some(flow) = env.flow(&tuple.as_request(FlowSide::Stack)) else {
+pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &mut Tuple<A>) -> Masquerade {
+    let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Stack)) else {
         return Masquerade::NotAsked;
     };
     if !flow.is_masqueraded() {
@@ -56,6 +57,14 @@ pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>, to
     }
     to.src = flow.masquerade;
     to.src_port = flow.masquerade_port;
+    let news = flow::client_state(parsed);
+    if news & FlowState::CLOSING != 0 {
+        // The backend's side learns of the end as well: it decides when the port is free again.
+        let now = env.now();
+        if let Some(flow) = env.flow(&to.as_request(FlowSide::Masquerade)) {
+            flow::touch(flow, now, news);
+        }
+    }
     Masquerade::Known
 }
 
@@ -78,13 +87,17 @@ pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> R
     let mut entry = *flow;
     entry.masquerade = address;
     entry.seen = now;
-    for _ in 0..PROBES {
+    for probe in 1..=PROBES {
         entry.masquerade_port = random_port(env.random());
         key = entry.key(FlowSide::Masquerade, proto);
         let mut stored = env.store_flow(&key, &entry, StoreMode::New);
         if stored == Err(StoreError::Exists) {
-            let is_over = env.flow(&key).is_none_or(|old| Idle::since(old, now).is_over(proto, old.state));
-            if !is_over {
+            let is_last = probe == PROBES;
+            let is_free = env.flow(&key).is_none_or(|old| {
+                let idle = Idle::since(old, now);
+                idle.is_free(proto, old.state) || (is_last && idle.is_over(proto, old.state))
+            });
+            if !is_free {
                 continue;
             }
             stored = env.store_flow(&key, &entry, StoreMode::Overwrite);

@@ -34,6 +34,7 @@ mod rewrite;
 pub use egress::egress;
 pub use env::{Env, Host, StoreError, StoreMode, Tables};
 pub use family::{Family, IpHeader};
+pub use flow::idle_limit;
 pub use ingress::{ingress, is_reply};
 pub use masquerade::MASQUERADE_PORTS;
 pub use packet::{Packet, TransportChange};

@@ -10,7 +10,7 @@ use super::checksum::Delta;
 /// host's compute checksums themselves. Loads and stores copy, and answer `None` where the packet ends.
 pub trait Packet {
     /// Bytes from the IP header on.
-    fn len(&self) -> u32;
+    fn length(&self) -> u32;
 
     /// Copies out a value.
     fn load<T: Pod>(&self, offset: usize) -> Option<T>;

@@ -49,7 +49,7 @@ fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()>
     let sequence: [u8; 4] = packet.load(tcp + 4)?;
     let acknowledgement: [u8; 4] = packet.load(tcp + 8)?;
     let [data_offset, _]: [u8; 2] = packet.load(tcp + 12)?;
-    let payload = packet.len().saturating_sub(tcp as u32 + u32::from(data_offset >> 4) * 4);
+    let payload = packet.length().saturating_sub(tcp as u32 + u32::from(data_offset >> 4) * 4);
     let is_partial = packet.is_checksum_partial(checksum_at)?;
     packet.truncate((tcp + TCP_HEADER) as u32)?;
 

@@ -41,11 +41,15 @@ pub enum DropReason {
     MasqueradeAddress = 6,
     /// The packet could not be rewritten (out of memory, or its headers are not writable).
     Rewrite = 7,
+    /// Somebody serves, but nobody on this node, and the frontend's policy is Local.
+    NoLocalBackend = 8,
+    /// The client is in none of the Service's source ranges.
+    SourceRange = 9,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoBackend,
         Self::NoBackendSilent,
         Self::BackendMissing,
@@ -54,6 +58,8 @@ impl DropReason {
         Self::MasqueradePorts,
         Self::MasqueradeAddress,
         Self::Rewrite,
+        Self::NoLocalBackend,
+        Self::SourceRange,
     ];
 
     /// The reason's name in output and metrics.
@@ -67,6 +73,8 @@ impl DropReason {
             Self::MasqueradePorts => "masquerade_ports",
             Self::MasqueradeAddress => "masquerade_address",
             Self::Rewrite => "rewrite",
+            Self::NoLocalBackend => "no_local_backend",
+            Self::SourceRange => "source_range",
         }
     }
 }

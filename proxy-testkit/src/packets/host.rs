@@ -7,7 +7,9 @@ use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{Host, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress};
-use proxy_common::maps::{Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, ServiceCounters};
+use proxy_common::maps::{
+    Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
+};
 
 use super::{Done, Executor, Hook, NODE, World};
 
@@ -17,6 +19,7 @@ struct FamilyMaps<A: Address> {
     frontends: HashMap<FrontendKey<A>, Frontend>,
     slots: Vec<u32>,
     backends: Vec<Backend<A>>,
+    ranges: Vec<RangeKey<A>>,
     flows: HashMap<FlowKey<A>, Flow<A>>,
 }
 
@@ -36,8 +39,11 @@ pub struct HostEnv {
 impl HostEnv {
     /// The world's maps, without flows.
     pub fn new(world: &World) -> Self {
-        let device =
-            Device { masquerade_v4: Ipv4(NODE.0.octets()), masquerade_v6: Ipv6(NODE.1.octets()), ..Device::default() };
+        let device = Device {
+            masquerade_v4: Ipv4::new(NODE.0.octets()),
+            masquerade_v6: Ipv6::new(NODE.1.octets()),
+            ..Device::default()
+        };
         Self {
             v4: family(&world.v4),
             v6: family(&world.v6),
@@ -66,6 +72,7 @@ impl HostEnv {
         }
         for frontend in self.v4.frontends.values_mut() {
             frontend.count = 0;
+            frontend.outside_count = 0;
         }
     }
 
@@ -89,6 +96,7 @@ where
         frontends: tables.frontends.iter().copied().collect(),
         slots: tables.slots.clone(),
         backends: tables.backends.clone(),
+        ranges: tables.ranges.clone(),
         flows: HashMap::new(),
     }
 }
@@ -110,9 +118,24 @@ impl Host for HostEnv {
         Some(self.device)
     }
 
+    fn role(&self) -> u8 {
+        self.device.role
+    }
+
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
         add(self.counters.entry(service).or_default());
     }
+}
+
+/// Whether a range has the address that an exact key asks for: their first `prefix` bits are the same.
+fn contains<A: Address>(range: &RangeKey<A>, exact: &RangeKey<A>) -> bool {
+    let bits = (range.prefix.saturating_sub(RangeKey::<A>::OWNER_BITS)) as usize;
+    let (of_range, of_exact) = (bytemuck::bytes_of(&range.addr), bytemuck::bytes_of(&exact.addr));
+    let is_same = |bit: usize| {
+        let mask = 0x80 >> (bit % 8);
+        of_range.get(bit / 8).zip(of_exact.get(bit / 8)).is_some_and(|(a, b)| a & mask == b & mask)
+    };
+    range.owner == exact.owner && (0..bits).all(is_same)
 }
 
 /// Implements the tables of one family with one field.
@@ -129,6 +152,10 @@ macro_rules! tables {
 
             fn backend(&self, id: u32) -> Option<Backend<$address>> {
                 self.$field.backends.get(id as usize).copied()
+            }
+
+            fn is_in_range(&self, key: &RangeKey<$address>) -> bool {
+                self.$field.ranges.iter().any(|range| contains(range, key))
             }
 
             fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
@@ -178,7 +205,7 @@ impl HostPacket {
 }
 
 impl Packet for HostPacket {
-    fn len(&self) -> u32 {
+    fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 

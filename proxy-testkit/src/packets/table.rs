@@ -21,6 +21,7 @@ pub fn scenarios() -> Vec<Scenario> {
         all.extend(untouched(family, &places));
         all.extend(errors(family, &places));
         all.push(clash(family, &places));
+        all.push(reuse(family, &places));
     }
     all.extend(only_v4(&Places::v4()));
     all
@@ -203,7 +204,7 @@ fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
             ],
         },
         Scenario {
-            name: way("outside to ClusterIP, backend on this node: the client keeps its address"),
+            name: way("outside to ClusterIP, backend on this node: masqueraded"),
             steps: vec![
                 step(
                     "the first packet",
@@ -212,17 +213,31 @@ fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
                     proto.packet(client, local, "S"),
                     becomes(proto.packet(client, neighbour, "S")),
                 ),
-                step(
-                    "reaches the pod from the client",
-                    Hook::Egress,
-                    Pod,
-                    proto.packet(client, neighbour, "S"),
-                    Expect::Untouched,
-                ),
+                Step { role: Pod, ..masqueraded("reaches the pod from the node", proto, p, client, neighbour, "S") },
             ],
         },
+        policies(way("policies of a load balancer's address"), p, proto),
         hairpin(way("a pod to itself: masqueraded to the node"), p, proto),
     ]
+}
+
+/// externalTrafficPolicy Local with the only endpoint elsewhere, and source ranges.
+fn policies(name: String, p: &Places, proto: Proto) -> Scenario {
+    let (pod, remote, neighbour) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.neighbour, 8080));
+    let (client, router) = (at(p.outside, 50_000), at(p.router, 50_000));
+    let (local_only, guarded) = (at(p.local_only, 80), at(p.guarded, 80));
+    let sends = |what, role, from, to, expect| step(what, Hook::Ingress, role, proto.packet(from, to, "S"), expect);
+    Scenario {
+        name,
+        steps: vec![
+            sends("Local, nobody here: an outside client is dropped", Uplink, client, local_only, Expect::Drop),
+            sends("but a pod goes anywhere", Pod, pod, local_only, becomes(proto.packet(pod, remote, "S"))),
+            step("as itself", Hook::Egress, Uplink, proto.packet(pod, remote, "S"), Expect::Untouched),
+            sends("in the range", Uplink, client, guarded, becomes(proto.packet(client, neighbour, "S"))),
+            sends("not in the range", Uplink, router, guarded, Expect::Drop),
+            sends("a pod, which is not in it either", Pod, pod, guarded, Expect::Drop),
+        ],
+    }
 }
 
 fn hairpin(name: String, p: &Places, proto: Proto) -> Scenario {
@@ -471,6 +486,46 @@ fn clash(family: &str, p: &Places) -> Scenario {
                 Pod,
                 tcp(remote, pod, "SA", b""),
                 becomes(tcp(vip, pod, "SA", b"")),
+            ),
+        ],
+    }
+}
+
+/// A client port that is used again while the backend's socket is in TIME_WAIT.
+fn reuse(family: &str, p: &Places) -> Scenario {
+    let (pod, remote) = (at(p.pod, 40_000), at(p.remote, 8080));
+    let (vip, other) = (at(p.to_remote, 80), at(p.also_to_remote, 80));
+    let place = p.pod;
+    let request =
+        |what, flags| step(what, Hook::Ingress, Pod, tcp(pod, vip, flags, b""), becomes(tcp(pod, remote, flags, b"")));
+    let reply =
+        |what, flags| step(what, Hook::Egress, Pod, tcp(remote, pod, flags, b""), becomes(tcp(vip, pod, flags, b"")));
+    Scenario {
+        name: format!("{family} a client port is used again soon after its connection closed"),
+        steps: vec![
+            request("a connection", "S"),
+            reply("its answer", "SA"),
+            request("the client's end", "FA"),
+            reply("the backend's end", "FA"),
+            request("through the same Service: as it is", "S"),
+            reply("answered", "SA"),
+            request("and closed", "FA"),
+            reply("by both", "FA"),
+            Step {
+                what: "through another Service: with another port, for the backend's socket is in TIME_WAIT",
+                hook: Hook::Ingress,
+                role: Pod,
+                packet: Box::new(move |_| tcp(pod, other, "S", b"")),
+                expect: Expect::Masqueraded(Box::new(move |port| tcp(at(place, port), remote, "S", b""))),
+            },
+            request("a reset frees the port at once", "S"),
+            reply("by the backend", "RA"),
+            step(
+                "for the other Service as well",
+                Hook::Ingress,
+                Pod,
+                tcp(at(p.pod, 40_000), other, "FA", b""),
+                Expect::Becomes(Box::new(move |port| tcp(at(place, port), remote, "FA", b""))),
             ),
         ],
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, TCP, UDP};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, Masquerade, RangeKey, TCP, UDP};
 
 /// The node's own address in each family, and what flows are masqueraded to.
 pub const NODE: (Ipv4Addr, Ipv6Addr) =
@@ -25,6 +25,8 @@ pub struct Tables<A: Address> {
     pub slots: Vec<u32>,
     /// Backends by their id; id 0 is not used.
     pub backends: Vec<Backend<A>>,
+    /// Source ranges.
+    pub ranges: Vec<RangeKey<A>>,
 }
 
 /// The addresses of one family that the table uses, as the world has them.
@@ -52,6 +54,10 @@ pub struct Places {
     pub also_to_remote: IpAddr,
     /// ClusterIP of a Service without endpoints: port 80, TCP and UDP.
     pub to_nobody: IpAddr,
+    /// Load-balancer address of `remote`'s Service with externalTrafficPolicy Local: port 80 to 8080.
+    pub local_only: IpAddr,
+    /// Load-balancer address of `neighbour`'s Service, for the network of `outside` alone: port 80 to 8080.
+    pub guarded: IpAddr,
 }
 
 /// NodePort of `remote`'s Service.
@@ -77,6 +83,8 @@ impl Places {
             to_self: at(10, 96, 0, 3),
             also_to_remote: at(10, 96, 0, 4),
             to_nobody: at(10, 96, 0, 5),
+            local_only: at(203, 0, 113, 1),
+            guarded: at(203, 0, 113, 2),
         }
     }
 
@@ -97,21 +105,23 @@ impl Places {
             to_self: at(0x1096, 3),
             also_to_remote: at(0x1096, 4),
             to_nobody: at(0x1096, 5),
+            local_only: at(0x2031, 1),
+            guarded: at(0x2031, 2),
         }
     }
 }
 
 impl World {
-    /// The Services of [`Places`].
+    /// The Services that the packet table speaks of.
     pub fn new() -> Self {
         Self {
             v4: tables(&Places::v4(), |address| match address {
-                IpAddr::V4(address) => Ipv4(address.octets()),
+                IpAddr::V4(address) => Ipv4::new(address.octets()),
                 IpAddr::V6(_) => Ipv4::default(),
             }),
             v6: tables(&Places::v6(), |address| match address {
                 IpAddr::V4(_) => Ipv6::default(),
-                IpAddr::V6(address) => Ipv6(address.octets()),
+                IpAddr::V6(address) => Ipv6::new(address.octets()),
             }),
         }
     }
@@ -123,21 +133,55 @@ impl Default for World {
     }
 }
 
+/// A Service of the world.
+struct Service {
+    vip: IpAddr,
+    kind: FrontendKind,
+    /// The pod that serves it, and whether that is on this node.
+    endpoint: Option<(IpAddr, bool)>,
+    node_port: Option<u16>,
+    is_external_local: bool,
+    /// The clients that may come: those whose addresses begin as this one does, by half (/16, /64).
+    source: Option<IpAddr>,
+}
+
+impl Service {
+    const fn cluster_ip(vip: IpAddr, endpoint: Option<(IpAddr, bool)>) -> Self {
+        Self { vip, kind: FrontendKind::ClusterIp, endpoint, node_port: None, is_external_local: false, source: None }
+    }
+
+    const fn load_balancer(vip: IpAddr, endpoint: (IpAddr, bool)) -> Self {
+        Self { kind: FrontendKind::LoadBalancer, ..Self::cluster_ip(vip, Some(endpoint)) }
+    }
+}
+
+fn services(places: &Places) -> [Service; 7] {
+    [
+        Service {
+            node_port: Some(REMOTE_NODE_PORT),
+            ..Service::cluster_ip(places.to_remote, Some((places.remote, false)))
+        },
+        Service {
+            node_port: Some(LOCAL_NODE_PORT),
+            ..Service::cluster_ip(places.to_neighbour, Some((places.neighbour, true)))
+        },
+        Service::cluster_ip(places.to_self, Some((places.pod, true))),
+        Service::cluster_ip(places.also_to_remote, Some((places.remote, false))),
+        Service::cluster_ip(places.to_nobody, None),
+        Service { is_external_local: true, ..Service::load_balancer(places.local_only, (places.remote, false)) },
+        Service { source: Some(places.outside), ..Service::load_balancer(places.guarded, (places.neighbour, true)) },
+    ]
+}
+
 fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<A> {
-    let mut tables = Tables { frontends: Vec::new(), slots: Vec::new(), backends: vec![Backend::default()] };
-    let services = [
-        (places.to_remote, Some((places.remote, false)), Some(REMOTE_NODE_PORT)),
-        (places.to_neighbour, Some((places.neighbour, true)), Some(LOCAL_NODE_PORT)),
-        (places.to_self, Some((places.pod, true)), None),
-        (places.also_to_remote, Some((places.remote, false)), None),
-        (places.to_nobody, None, None),
-    ];
-    let mut service = 0;
-    for (vip, endpoint, node_port) in services {
+    let mut tables =
+        Tables { frontends: Vec::new(), slots: Vec::new(), backends: vec![Backend::default()], ranges: Vec::new() };
+    let mut id = 0;
+    for service in services(places) {
         for proto in [TCP, UDP] {
-            service += 1;
+            id += 1;
             let first = u32::try_from(tables.slots.len()).unwrap_or(0);
-            if let Some((pod, is_local)) = endpoint {
+            if let Some((pod, is_local)) = service.endpoint {
                 tables.slots.push(u32::try_from(tables.backends.len()).unwrap_or(0));
                 let local = if is_local { Backend::<A>::LOCAL } else { 0 };
                 tables.backends.push(Backend {
@@ -145,20 +189,35 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
                     port: 8080_u16.to_be_bytes(),
                     flags: Backend::<A>::LIVE | local,
                     generation: 1,
-                    service,
+                    service: id,
                     ..Backend::default()
                 });
             }
+            if let Some(source) = service.source {
+                let prefix = RangeKey::<A>::OWNER_BITS + u32::try_from(A::LEN * 4).unwrap_or(0);
+                tables.ranges.push(RangeKey { prefix, owner: id, addr: address(source) });
+            }
+            let count = u32::from(service.endpoint.is_some());
+            let is_local_here = service.endpoint.is_some_and(|(_, is_local)| is_local);
             let frontend = |kind: FrontendKind| Frontend {
-                service,
+                service: id,
                 first,
-                count: u32::from(endpoint.is_some()),
+                count,
+                outside_first: first,
+                outside_count: if service.is_external_local && !is_local_here { 0 } else { count },
                 kind: kind as u8,
+                flags: if service.source.is_some() { Frontend::RANGES } else { 0 }
+                    | if service.is_external_local { Frontend::DROP | Frontend::OUTSIDE_LOCAL } else { 0 },
+                masquerade: match kind {
+                    FrontendKind::ClusterIp => Masquerade::OUTSIDE,
+                    _ if service.is_external_local => 0,
+                    _ => Masquerade::ALL | Masquerade::KEEP_OUTSIDE,
+                },
                 ..Frontend::default()
             };
             let key = |at: SocketAddr| FrontendKey::new(address(at.ip()), at.port().to_be_bytes(), proto);
-            tables.frontends.push((key(SocketAddr::new(vip, 80)), frontend(FrontendKind::ClusterIp)));
-            if let Some(port) = node_port {
+            tables.frontends.push((key(SocketAddr::new(service.vip, 80)), frontend(service.kind)));
+            if let Some(port) = service.node_port {
                 tables.frontends.push((key(SocketAddr::new(places.node, port)), frontend(FrontendKind::NodePort)));
             }
         }

@@ -14,4 +14,5 @@ mod lasting;
 mod nodeport;
 mod pmtu;
 mod refuse;
+mod variants;
 mod volume;

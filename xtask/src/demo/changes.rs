@@ -1,12 +1,14 @@
-//! Endpoints that come and go, and a Service that has none.
+//! Endpoints that come and go, a Service that has none, an agent that dies.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use proxy_testkit::agent::Agent;
 use proxy_testkit::client::{self, Burst};
 use proxy_testkit::lab::{Family, Protocol};
 use proxy_testkit::manifest::{Published, Service};
@@ -55,15 +57,7 @@ pub fn endpoints_come_and_go(lab: &Lab) -> Result<()> {
             (&lab.client, two.host.at(Family::V4, NODE_PORT)),
         ];
         for (from, to) in clients {
-            scope.spawn(move || {
-                // A namespace that cannot be entered shows as no answers at all.
-                let _ = from.ns.run(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let result = client::ask_tcp(to);
-                        counts.lock().unwrap_or_else(PoisonError::into_inner).count(&result);
-                    }
-                });
-            });
+            scope.spawn(move || ask_until(from, to, stop, counts));
         }
         let long = scope.spawn(|| hold(lab, &only_a, stop));
         let told = timeline(lab, &steps, counts, &published);
@@ -77,6 +71,18 @@ pub fn endpoints_come_and_go(lab: &Lab) -> Result<()> {
         "The long-lived connection sent {sent} messages and got each one back; its endpoint was removed meanwhile."
     ));
     Ok(())
+}
+
+/// Connects again and again, and counts.
+fn ask_until(from: &Host, to: SocketAddr, stop: &AtomicBool, counts: &Mutex<Burst>) {
+    let ask = || {
+        while !stop.load(Ordering::Relaxed) {
+            let result = client::ask_tcp(to);
+            counts.lock().unwrap_or_else(PoisonError::into_inner).count(&result);
+        }
+    };
+    // A namespace that cannot be entered shows as no answers at all.
+    let _ = from.ns.run(ask);
 }
 
 fn timeline(lab: &Lab, steps: &[(&str, Vec<&Host>)], counts: &Mutex<Burst>, published: &Published) -> Result<()> {
@@ -151,13 +157,67 @@ pub fn nobody_serves(lab: &Lab) -> Result<()> {
                 let result = from.ask(protocol, to);
                 let taken = started.elapsed();
                 let is_refused = matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionRefused);
-                let way = format!("{:<6} to {to}, {protocol:?}", from.name);
+                let name = match protocol {
+                    Protocol::Tcp => "TCP",
+                    Protocol::Udp => "UDP",
+                };
+                let way = format!("{:<6} to {to}, {name}", from.name);
                 verify(is_refused, || format!("{way}: not refused but {result:?} after {taken:?}"))?;
                 verify(taken < AT_ONCE, || format!("{way}: refused only after {taken:?}"))?;
-                say!("    {way:<45} connection refused after {:.1} ms", taken.as_secs_f64() * 1000.0);
+                say!("    {way:<45} connection refused after {} µs", taken.as_micros());
             }
         }
     }
     fact("All were refused, none had to wait.");
     Ok(())
+}
+
+/// A crash, with traffic that does not notice.
+pub fn the_agent_dies(lab: &mut Lab) -> Result<()> {
+    chapter(
+        "The agent of node1 crashes",
+        "It is killed with SIGKILL while pod1c goes on connecting to a Service over IPv4 and IPv6, and started again.",
+    );
+    let service = Service::new("steady", 16).port(Protocol::Tcp, 80, WHO).backends([&lab.node1.a, &lab.node2.a]);
+    let _published = lab.publish(&service)?;
+    let from = lab.node1.c.clone();
+    let agent = lab.agents_mut().first_mut().context("there is no agent")?;
+    let before = agent.dump_map("frontend_v4")?;
+    let stop = AtomicBool::new(false);
+    let counts = Mutex::new(Burst::default());
+    let told = thread::scope(|scope| {
+        for family in Family::BOTH {
+            let to = service.at(family, 80);
+            scope.spawn({
+                let (from, stop, counts) = (&from, &stop, &counts);
+                move || ask_until(from, to, stop, counts)
+            });
+        }
+        let told = crash_and_restart(agent, &counts);
+        stop.store(true, Ordering::Relaxed);
+        told
+    });
+    told?;
+    let after = agent.dump_map("frontend_v4")?;
+    verify(before == after, || "the frontends in the kernel are not what they were".into())?;
+    fact("No connection failed, and the restarted agent found everything right and changed nothing.");
+    Ok(())
+}
+
+fn crash_and_restart(agent: &mut Agent, counts: &Mutex<Burst>) -> Result<()> {
+    let show = |what: &str| {
+        let burst = take(counts);
+        let failed: usize = burst.failed.values().sum();
+        say!("    {what:<29} {:<34} {failed} failures", format!("{} connections", burst.total()));
+        verify(failed == 0 && burst.total() > 0, || format!("connections failed: {:?}", burst.failed))
+    };
+    thread::sleep(PACE / 2);
+    show("the agent runs")?;
+    agent.kill();
+    thread::sleep(PACE);
+    show("there is no agent")?;
+    agent.start()?;
+    agent.wait_until_ready()?;
+    thread::sleep(PACE / 2);
+    show("it is back")
 }

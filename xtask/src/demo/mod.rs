@@ -20,7 +20,7 @@ use crate::setup::{self, Needs};
 use crate::workspace::cargo;
 use story::say;
 
-/// Show it: two nodes, pods and a client outside, with real traffic; takes about half a minute
+/// Show it: two nodes, pods and a client outside, with real traffic; takes about ten seconds
 #[derive(clap::Args)]
 pub struct Args {
     /// Leave everything up at the end, to look around, until Ctrl-C
@@ -44,12 +44,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Needs::Kernel)?;
     build_agent()?;
     let started = Instant::now();
-    let lab = Lab::standard()?;
+    let mut lab = Lab::standard()?;
     say!("{}", story::bold("Pointsman: who sets the points, so that each train finds its track."));
     say!("{PICTURE}");
     say!("\n  All of it stands after {:.1} s. Manifests lie in {}.", secs(started), lab.manifests().folder().display());
     let mut kept = Vec::new();
-    let told = tell(&lab, &mut kept);
+    let told = tell(&mut lab, &mut kept);
     if let Err(error) = &told {
         say!("\n  {} {error:#}", story::red("✗ This is not as it should be:"));
         for agent in lab.agents() {
@@ -83,7 +83,7 @@ fn build_agent() -> Result<()> {
 }
 
 /// All chapters. What is to outlive them is kept.
-fn tell(lab: &Lab, kept: &mut Vec<Published>) -> Result<()> {
+fn tell(lab: &mut Lab, kept: &mut Vec<Published>) -> Result<()> {
     let (web, published) = reach::a_cluster_ip_spreads(lab)?;
     kept.push(published);
     reach::again_in_ipv6(lab, &web)?;
@@ -91,6 +91,7 @@ fn tell(lab: &Lab, kept: &mut Vec<Published>) -> Result<()> {
     reach::over_udp(lab)?;
     changes::endpoints_come_and_go(lab)?;
     changes::nobody_serves(lab)?;
+    changes::the_agent_dies(lab)?;
     inside::what_the_kernel_holds(lab)?;
     let invalid = lab.invalid_packets()?;
     story::verify(invalid == 0, || format!("the nodes' firewalls dropped {invalid} packets as invalid"))?;

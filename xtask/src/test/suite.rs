@@ -1,9 +1,6 @@
 //! The suites: their names, what each is for and the cargo commands that make it up.
 
-use std::path::PathBuf;
-
 use crate::setup::Needs;
-use crate::workspace;
 
 /// A group of tests that is run together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +11,7 @@ pub enum Suite {
     Unit,
     Programs,
     Lab,
+    Bench,
 }
 
 /// One call of cargo.
@@ -38,7 +36,8 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 6] = [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Lab];
+    pub const ALL: [Self; 7] =
+        [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Bench, Self::Lab];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -49,6 +48,7 @@ impl Suite {
             Self::Unit => "unit",
             Self::Programs => "programs",
             Self::Lab => "lab",
+            Self::Bench => "bench",
         }
     }
 
@@ -60,6 +60,7 @@ impl Suite {
             Self::Docs => "the documentation builds without a warning",
             Self::Unit => "unit and property tests, in user space only",
             Self::Programs => "every BPF program loads; the packet table in the kernel (root)",
+            Self::Bench => "the bench runs, quickly: every case is measured once (root)",
             Self::Lab => "real traffic between network namespaces (root)",
         }
     }
@@ -69,7 +70,7 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Lab => Some(Needs::Kernel),
+            Self::Programs | Self::Bench | Self::Lab => Some(Needs::Kernel),
         }
     }
 
@@ -90,6 +91,7 @@ impl Suite {
                         "clippy",
                         "--quiet",
                         "--package=proxy-ebpf",
+                        "--package=proxy-bench-ebpf",
                         "--target=bpfel-unknown-none",
                         "-Zbuild-std=core",
                         "--",
@@ -106,11 +108,18 @@ impl Suite {
             }],
             Self::Unit => unit(),
             Self::Programs => vec![Job::Libtest(Libtest {
-                targets: &["--test=programs"],
+                // `packets` is the table of packets, run by the host's core and by the programs in the kernel.
+                targets: &["--test=programs", "--test=packets"],
                 // The instruction counts are printed by tests that pass.
                 args: &["--nocapture", "--test-threads=1"],
                 with_agent: false,
                 is_live: true,
+            })],
+            Self::Bench => vec![Job::Libtest(Libtest {
+                targets: &["--test=quick"],
+                args: &["--quiet"],
+                with_agent: false,
+                is_live: false,
             })],
             Self::Lab => vec![Job::Libtest(Libtest {
                 targets: &["--test=lab"],
@@ -125,14 +134,7 @@ impl Suite {
 
 fn unit() -> Vec<Job> {
     let libtest = |targets| Job::Libtest(Libtest { targets, args: &["--quiet"], with_agent: false, is_live: false });
-    let mut jobs = vec![libtest(&["--lib", "--bins"])];
-    // The packet core's own integration tests stay in user space too. Cargo takes a pattern without a match for an
-    // error.
-    let tests: PathBuf = workspace::root().join("proxy-common/tests");
-    if tests.is_dir() {
-        jobs.push(libtest(&["--package=proxy-common", "--test=*"]));
-    }
-    jobs
+    vec![libtest(&["--lib", "--bins", "--test=properties"])]
 }
 
 /// What `--help` tells after the arguments.

@@ -265,7 +265,7 @@ fn damage() -> impl Strategy<Value = Op> {
         Op::SetService { id, name: Box::new(name) }
     });
     let backend = (1..12_u32, 0..6_u8, 0..16_u8, 0..9_u32).prop_map(|(id, last, flags, service)| {
-        let addr = Ipv4([10, 0, 0, 100 + last]);
+        let addr = Ipv4::new([10, 0, 0, 100 + last]);
         let backend =
             Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
         Op::V4(FamilyOp::SetBackend { id, backend })
@@ -274,14 +274,14 @@ fn damage() -> impl Strategy<Value = Op> {
     let range = |count: std::ops::Range<u32>| (0..12_u32, count);
     let frontend = (0..8_u8, 0..9_u32, range(0..4), range(0..4), 0..4_u8, 0..16_u8).prop_map(
         |(last, service, (first, count), (outside_first, outside_count), kind, flags)| {
-            let key = FrontendKey::new(Ipv4([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
+            let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
             let frontend =
                 Frontend { service, first, count, outside_first, outside_count, kind, flags, ..Frontend::default() };
             Op::V4(FamilyOp::SetFrontend { key, frontend })
         },
     );
     let range = (0..65_u32, 0..9_u32, 0..4_u8, any::<bool>()).prop_map(|(prefix, owner, last, is_gone)| {
-        let key = RangeKey { prefix, owner, addr: Ipv4([10, 0, 0, last]) };
+        let key = RangeKey { prefix, owner, addr: Ipv4::new([10, 0, 0, last]) };
         Op::V4(if is_gone { FamilyOp::DeleteRange { key } } else { FamilyOp::SetRange { key } })
     });
     prop_oneof![name, backend, slot, frontend, range]

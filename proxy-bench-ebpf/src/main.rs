@@ -1,0 +1,58 @@
+//! The bench's kernel programs, which no agent ever loads.
+//!
+//! `request_*` and `reply_*` restore the packet to what a flow's client or backend sent and tail-call the program that
+//! is measured; `empty` and the programs of `floors` are measured beside it, by the same way.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
+
+mod floors;
+mod maps;
+mod restore;
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use proxy_common::addr::{Ipv4, Ipv6};
+
+/// TCX_NEXT and TC_ACT_UNSPEC: what the programs under test answer.
+const NEXT: i32 = -1;
+
+/// Measured for what calling it costs.
+#[classifier]
+pub fn empty(_ctx: TcContext) -> i32 {
+    NEXT
+}
+
+/// Restores a packet of an IPv4 client.
+#[classifier]
+pub fn request_v4(ctx: TcContext) -> i32 {
+    restore::restore::<Ipv4>(&ctx, true)
+}
+
+/// Restores a packet to an IPv4 client.
+#[classifier]
+pub fn reply_v4(ctx: TcContext) -> i32 {
+    restore::restore::<Ipv4>(&ctx, false)
+}
+
+/// Restores a packet of an IPv6 client.
+#[classifier]
+pub fn request_v6(ctx: TcContext) -> i32 {
+    restore::restore::<Ipv6>(&ctx, true)
+}
+
+/// Restores a packet to an IPv6 client.
+#[classifier]
+pub fn reply_v6(ctx: TcContext) -> i32 {
+    restore::restore::<Ipv6>(&ctx, false)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

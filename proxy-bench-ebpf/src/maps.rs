@@ -1,0 +1,23 @@
+//! The maps of the bench.
+
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
+use aya_ebpf::macros::btf_map;
+use proxy_bench_ebpf::{FLOOR_ENTRIES, FloorKey, FloorValue, Plan};
+
+/// As many as the flow table has by default.
+const INSERTED: usize = 262_144;
+
+#[btf_map(name = "plan")]
+pub static PLAN: Array<Plan, 1> = Array::new();
+
+#[btf_map(name = "programs")]
+pub static PROGRAMS: ProgramArray<16> = ProgramArray::new();
+
+#[btf_map(name = "floor_array")]
+pub static ARRAY: Array<FloorValue, FLOOR_ENTRIES> = Array::new();
+#[btf_map(name = "floor_hash")]
+pub static HASH: HashMap<FloorKey, FloorValue, FLOOR_ENTRIES> = HashMap::new();
+#[btf_map(name = "floor_lru")]
+pub static LRU: LruHashMap<FloorKey, FloorValue, { FLOOR_ENTRIES * 2 }> = LruHashMap::new();
+#[btf_map(name = "floor_insert")]
+pub static INSERT: LruHashMap<FloorKey, FloorValue, INSERTED> = LruHashMap::new();

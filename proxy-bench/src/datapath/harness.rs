@@ -1,0 +1,174 @@
+//! The bench's own kernel programs, and test runs through them.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, HashMap, MapData, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use nix::time::{ClockId, clock_gettime};
+use proxy_bench_ebpf::{FLOOR_ENTRIES, FLOOR_VALUE, FloorKey, FloorValue, Plan, floor_key};
+
+use super::plain::Plain;
+
+/// The object file, as the build made it. Empty where it was told to skip it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-bench-ebpf"));
+
+/// `TCX_NEXT`, as the kernel reports it of a test run.
+const NEXT: u32 = u32::MAX;
+
+/// What gets the packets: a place among the programs that can be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Target {
+    /// Nothing.
+    Empty,
+    /// One look-up in an array.
+    Array,
+    /// One look-up in a hash map, always the same.
+    Hash,
+    /// One look-up in an LRU hash map, always the same.
+    LruHot,
+    /// One look-up in an LRU hash map, any.
+    LruCold,
+    /// One insertion into an LRU hash map, evicting.
+    LruInsert,
+    /// The program at a device's ingress.
+    TcIn,
+    /// The program at a device's egress.
+    TcOut,
+}
+
+/// The bench's own programs with their places.
+const OWN: [(&str, Target); 6] = [
+    ("empty", Target::Empty),
+    ("array_hot", Target::Array),
+    ("hash_hot", Target::Hash),
+    ("lru_hot", Target::LruHot),
+    ("lru_cold", Target::LruCold),
+    ("lru_insert", Target::LruInsert),
+];
+
+/// The programs that restore packets.
+const RESTORERS: [&str; 4] = ["request_v4", "reply_v4", "request_v6", "reply_v6"];
+
+/// A kind of packet, and the flows that it comes from.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// The program that restores it.
+    pub restorer: &'static str,
+    /// What that program is told.
+    pub plan: Plan,
+    /// One of the packets.
+    pub packet: Vec<u8>,
+}
+
+/// The bench's programs in the kernel. Nothing of them is attached or pinned.
+pub struct Harness {
+    ebpf: Ebpf,
+    plan: Array<MapData, Plain<Plan>>,
+    targets: ProgramArray<MapData>,
+}
+
+impl Harness {
+    /// Loads the programs and fills the maps that floors are measured with.
+    pub fn load() -> Result<Self> {
+        ensure!(
+            !OBJECT.is_empty(),
+            "this bench was built without its kernel programs (AYA_BUILD_SKIP was set): build it again without"
+        );
+        let mut ebpf = EbpfLoader::new().load(OBJECT).context("loading the bench's kernel programs")?;
+        let mut programs = Vec::new();
+        for name in OWN.map(|(name, _)| name).into_iter().chain(RESTORERS) {
+            programs.push(load_program(&mut ebpf, name)?);
+        }
+        // The programs hold on to their maps from here on.
+        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the bench has no map {name}"));
+        fill_floors(take("floor_array")?.try_into()?, take("floor_hash")?.try_into()?, take("floor_lru")?.try_into()?)
+            .context("filling the maps of the floors")?;
+        let plan = take("plan")?.try_into()?;
+        let targets = take("programs")?.try_into()?;
+        let mut harness = Self { ebpf, plan, targets };
+        for ((_, target), program) in OWN.iter().zip(&programs) {
+            harness.set(*target, program)?;
+        }
+        Ok(harness)
+    }
+
+    /// Puts a program into its place.
+    pub fn set(&mut self, target: Target, program: &ProgramFd) -> Result<()> {
+        self.targets.set(target as u32, program, 0).with_context(|| format!("setting the program {target:?}"))
+    }
+
+    /// Runs a target on so many packets, and answers how many nanoseconds each took, the restoring included.
+    pub fn run(&mut self, traffic: &mut Traffic, target: Target, runs: u32) -> Result<f64> {
+        self.run_into(traffic, target, runs, None)
+    }
+
+    /// Runs a target on one packet, and answers what became of it.
+    pub fn run_once(&mut self, traffic: &mut Traffic, target: Target) -> Result<Vec<u8>> {
+        let mut seen = vec![0; traffic.packet.len()];
+        self.run_into(traffic, target, 1, Some(&mut seen))?;
+        Ok(seen)
+    }
+
+    fn run_into(
+        &mut self,
+        traffic: &mut Traffic,
+        target: Target,
+        runs: u32,
+        packet_out: Option<&mut [u8]>,
+    ) -> Result<f64> {
+        let Traffic { restorer, plan, packet } = traffic;
+        plan.program = target as u32;
+        plan.lost = 0;
+        self.plan.set(0, Plain(*plan), 0).context("writing the plan")?;
+        let took = self.test_run(restorer, packet, runs, packet_out).with_context(|| format!("running {target:?}"))?;
+        Plain(*plan) = self.plan.get(&0, 0).context("reading the plan")?;
+        ensure!(plan.lost == 0, "{} of {runs} runs of {target:?} did not do what they are measured for", plan.lost);
+        Ok(took)
+    }
+
+    /// Runs the empty program without restoring anything.
+    pub fn run_nothing(&mut self, packet: &[u8], runs: u32) -> Result<f64> {
+        self.test_run("empty", packet, runs, None)
+    }
+
+    fn test_run(&self, program: &str, packet: &[u8], runs: u32, packet_out: Option<&mut [u8]>) -> Result<f64> {
+        let program = self.ebpf.program(program).with_context(|| format!("the bench has no program {program}"))?;
+        let program: &SchedClassifier = program.try_into()?;
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: packet_out, repeat: runs, ..TestRunOptions::default() };
+        let before = thread_time()?;
+        let result = program.test_run(options)?;
+        let took = thread_time()?.saturating_sub(before);
+        ensure!(result.return_value == NEXT, "a program answered {}, not TCX_NEXT", result.return_value);
+        Ok(took.as_secs_f64() * 1e9 / f64::from(runs))
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the bench has no program {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load().with_context(|| format!("loading the program {name}"))?;
+    Ok(program.fd()?.try_clone()?)
+}
+
+fn fill_floors(
+    mut array: Array<MapData, FloorValue>,
+    mut hash: HashMap<MapData, FloorKey, FloorValue>,
+    mut lru: HashMap<MapData, FloorKey, FloorValue>,
+) -> Result<()> {
+    let value = [FLOOR_VALUE; 6];
+    for number in 0..u32::try_from(FLOOR_ENTRIES)? {
+        array.set(number, value, 0)?;
+        hash.insert(floor_key(number), value, 0)?;
+        lru.insert(floor_key(number), value, 0)?;
+    }
+    Ok(())
+}
+
+/// CPU time of this thread, the kernel's part included: another process that gets the CPU meanwhile is not counted.
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading the thread's CPU time")?.into())
+}

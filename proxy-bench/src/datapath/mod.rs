@@ -1,0 +1,87 @@
+//! The suite `datapath`: what a packet costs in each program, by BPF_PROG_TEST_RUN.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `harness` | test runs: the bench's own programs restore the packet, vary the flow, call what is measured |
+//! | `bed` | the agent's programs, in maps of their own; what they counted |
+//! | `world` | the Services in those maps |
+//! | `packet`, `leg` | the packets, and what has to become of them |
+//! | `cases` | the cases, timed and verified |
+//! | `floors` | single map operations, timed by the same way |
+//! | `baseline` | the one of them that all are compared with |
+//! | `programs` | sizes |
+//!
+//! Invariant: nothing is attached, nothing is pinned; when the process ends, the kernel has forgotten it all.
+//! Absent on purpose: devices, sockets, the stack. What a whole connection costs is another suite's.
+
+mod baseline;
+mod bed;
+mod cases;
+mod floors;
+mod harness;
+mod leg;
+mod packet;
+mod plain;
+mod programs;
+mod world;
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use proxy_common::addr::{Ipv4, Ipv6};
+
+use crate::report::Figure;
+use baseline::Baseline;
+use harness::Harness;
+use packet::Protocol;
+
+const SUITE: &str = "datapath";
+
+/// How much is run.
+struct Effort {
+    /// How often each thing is measured.
+    chunks: u32,
+    /// How many packets each time.
+    runs: u32,
+}
+
+impl Effort {
+    const FULL: Self = Self { chunks: 200, runs: 20_000 };
+    const QUICK: Self = Self { chunks: 3, runs: 2_000 };
+}
+
+/// Measures everything. Takes root, and one CPU for itself if it can have it.
+pub fn run(is_quick: bool) -> Result<Vec<Figure>> {
+    let effort = if is_quick { Effort::QUICK } else { Effort::FULL };
+    stay_on_one_cpu()?;
+    let mut harness = Harness::load()?;
+    let mut figures = programs::run()?;
+    let mut baseline = Baseline::default();
+    eprintln!("measuring single map operations");
+    figures.extend(floors::run(&mut harness, &effort, &mut baseline)?);
+    let mut cases = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        eprintln!("measuring {} over ipv4 and ipv6", protocol.name());
+        cases.extend(cases::run::<Ipv4>(&mut harness, protocol, &effort, &mut baseline)?);
+        cases.extend(cases::run::<Ipv6>(&mut harness, protocol, &effort, &mut baseline)?);
+    }
+    // A case's figures stand together, in the order in which the cases came.
+    let order: Vec<_> = cases.iter().map(|figure| figure.case).collect();
+    let place = |figure: &Figure| order.iter().position(|case| *case == figure.case);
+    cases.sort_by_key(|figure| (place(figure), figure.subject != "tc-ingress"));
+    figures.push(baseline.figure());
+    figures.extend(cases);
+    figures.iter_mut().for_each(|figure| baseline.compare(figure));
+    Ok(figures)
+}
+
+/// Binds this thread to the last CPU that it may use: LRU maps and counters are by CPU, and caches too.
+fn stay_on_one_cpu() -> Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).context("asking which CPUs may be used")?;
+    let is_allowed = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+    let last = (0..CpuSet::count()).rev().find(is_allowed).context("no CPU may be used")?;
+    let mut one = CpuSet::new();
+    one.set(last)?;
+    sched_setaffinity(this, &one).with_context(|| format!("staying on CPU {last}"))
+}
