@@ -59,12 +59,11 @@ fn is_over(proto: u8, state: u8, seen: u32, now: u32) -> bool {
     now.saturating_sub(seen) > idle_limit(proto, state)
 }
 
+/// An entry of the flow map.
+type Entry<A> = (FlowKey<A>, Flow<A>);
+
 /// The entries that are there of the same connection: of what this one tells as it does.
-fn entries<A: Address>(
-    map: &Map<FlowKey<A>, Flow<A>>,
-    flow: &Flow<A>,
-    proto: u8,
-) -> Result<Vec<(FlowKey<A>, Flow<A>)>, MapError>
+fn entries<A: Address>(map: &Map<FlowKey<A>, Flow<A>>, flow: &Flow<A>, proto: u8) -> Result<Vec<Entry<A>>, MapError>
 where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
