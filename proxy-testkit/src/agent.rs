@@ -168,6 +168,7 @@ impl Agent {
 
     /// Waits until the maps hold a Service as it is: each port in each family, leading to these endpoints and no others.
     pub fn wait_for(&self, service: &Service) -> Result<()> {
+        let service = &service.known_to(&self.node);
         let expected_frontends = if service.is_proxied() { Family::BOTH.len() * service.ports().count() } else { 0 };
         let expected_backends = if service.is_proxied() { service.backend_addresses() } else { BTreeSet::new() };
         eventually(PATIENCE, || {

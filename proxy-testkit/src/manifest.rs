@@ -114,6 +114,7 @@ impl Drop for Published {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Type {
     Cluster,
+    LoadBalancer,
     Headless,
     ExternalName(String),
 }
@@ -137,12 +138,26 @@ pub struct Service {
     kind: Type,
     ports: Vec<Port>,
     backends: Vec<Host>,
+    is_internal_local: bool,
+    /// Further lines of the Service's `spec`.
+    spec: String,
+    /// The Service's `status`.
+    status: String,
 }
 
 impl Service {
     /// A ClusterIP Service at `10.96.0.<number>` and `fd00:10:96::<number>`, without ports and endpoints yet.
     pub fn new(name: &str, number: u8) -> Self {
-        Self { name: name.into(), number, kind: Type::Cluster, ports: Vec::new(), backends: Vec::new() }
+        Self {
+            name: name.into(),
+            number,
+            kind: Type::Cluster,
+            ports: Vec::new(),
+            backends: Vec::new(),
+            is_internal_local: false,
+            spec: String::new(),
+            status: String::new(),
+        }
     }
 
     /// The same without an address.
@@ -172,6 +187,28 @@ impl Service {
         self
     }
 
+    /// Only endpoints on the node that a client from outside asks serve it.
+    pub fn external_local(mut self) -> Self {
+        self.spec.push_str("  externalTrafficPolicy: Local\n");
+        self
+    }
+
+    /// Only endpoints on the client's own node serve its ClusterIP.
+    pub fn internal_local(mut self) -> Self {
+        self.is_internal_local = true;
+        self.spec.push_str("  internalTrafficPolicy: Local\n");
+        self
+    }
+
+    /// Gives it addresses of a load balancer, open to some sources alone.
+    pub fn load_balancer(mut self, addresses: [IpAddr; 2], sources: &[String]) -> Self {
+        let [one, two] = addresses;
+        let _ = writeln!(self.spec, "  loadBalancerSourceRanges: {sources:?}");
+        self.status = format!("status:\n  loadBalancer:\n    ingress: [{{ip: \"{one}\"}}, {{ip: \"{two}\"}}]\n");
+        self.kind = Type::LoadBalancer;
+        self
+    }
+
     /// Sets the endpoints.
     pub fn backends<'a>(mut self, pods: impl IntoIterator<Item = &'a Host>) -> Self {
         self.backends = pods.into_iter().cloned().collect();
@@ -192,6 +229,13 @@ impl Service {
         SocketAddr::new(self.ip(family), port)
     }
 
+    /// The Service as the node of this name has to know it: without the endpoints that nobody there may reach.
+    pub(crate) fn known_to(&self, node: &str) -> Self {
+        let mut known = self.clone();
+        known.backends.retain(|pod| !self.is_internal_local || node_of(pod) == node);
+        known
+    }
+
     /// How many endpoints it has in each family.
     pub fn backend_count(&self) -> usize {
         self.backends.len()
@@ -208,7 +252,7 @@ impl Service {
 
     /// Whether a proxy has to serve it.
     pub fn is_proxied(&self) -> bool {
-        self.kind == Type::Cluster
+        matches!(self.kind, Type::Cluster | Type::LoadBalancer)
     }
 
     /// Its ports' protocols and numbers.
@@ -236,6 +280,9 @@ impl Service {
                 let kind = if node_ports { "NodePort" } else { "ClusterIP" };
                 let _ = write!(text, "  type: {kind}\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n");
             }
+            Type::LoadBalancer => {
+                let _ = write!(text, "  type: LoadBalancer\n  clusterIP: {v4}\n  clusterIPs: [{v4}, \"{v6}\"]\n");
+            }
             Type::Headless => text.push_str("  type: ClusterIP\n  clusterIP: None\n  clusterIPs: [None]\n"),
             Type::ExternalName(name) => {
                 let _ = write!(text, "  type: ExternalName\n  externalName: {name}\n  clusterIP: {v4}\n");
@@ -256,6 +303,8 @@ impl Service {
             }
             text.push_str("}\n");
         }
+        text.push_str(&self.spec);
+        text.push_str(&self.status);
         text
     }
 
@@ -275,10 +324,10 @@ impl Service {
         }
         text.push_str(if self.backends.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
         for pod in &self.backends {
-            let node = pod.name.chars().nth(3).unwrap_or('1');
+            let node = node_of(pod);
             let _ = write!(
                 text,
-                "- addresses: [\"{}\"]\n  conditions: {{ready: true}}\n  nodeName: node{node}\n  targetRef: {{kind: Pod, namespace: \
+                "- addresses: [\"{}\"]\n  conditions: {{ready: true}}\n  nodeName: {node}\n  targetRef: {{kind: Pod, namespace: \
                  default, name: {}}}\n",
                 pod.ip(family),
                 pod.name
@@ -286,6 +335,11 @@ impl Service {
         }
         text
     }
+}
+
+/// The name of the node that a pod is on: `pod2c` is on `node2`.
+fn node_of(pod: &Host) -> String {
+    format!("node{}", pod.name.chars().nth(3).unwrap_or('1'))
 }
 
 fn lower(protocol: Protocol) -> &'static str {

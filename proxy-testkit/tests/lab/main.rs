@@ -13,6 +13,7 @@ mod ground;
 mod lasting;
 mod nodeport;
 mod pmtu;
+mod policies;
 mod refuse;
 mod variants;
 mod volume;
