@@ -29,14 +29,17 @@ struct TcExecutor {
     layer: Layer,
     programs: Programs,
     maps: MapSet,
-    pins: PinPath,
     _lock: PinLock,
+    _pins: Pins,
 }
+
+/// A pin path that goes away with this.
+struct Pins(PinPath);
 
 impl TcExecutor {
     fn load(layer: Layer) -> Result<Self> {
-        let pins = PinPath::new(format!("/sys/fs/bpf/pointsman-packets-{}-{layer:?}", std::process::id()));
-        let lock = pins.prepare()?;
+        let pins = Pins(PinPath::new(format!("/sys/fs/bpf/pointsman-packets-{}-{layer:?}", std::process::id())));
+        let lock = pins.0.prepare()?;
         let sizes = Sizes {
             max_frontends: 100,
             max_slots: 100,
@@ -46,16 +49,16 @@ impl TcExecutor {
             max_devices: 10,
             max_ranges: 10,
         };
-        let programs = Programs::load(&pins, &sizes, PacketLog::Off)?;
-        let maps = MapSet::open(&pins.maps())?;
-        Ok(Self { layer, programs, maps, pins, _lock: lock })
+        let programs = Programs::load(&pins.0, &sizes, PacketLog::Off)?;
+        let maps = MapSet::open(&pins.0.maps())?;
+        Ok(Self { layer, programs, maps, _lock: lock, _pins: pins })
     }
 }
 
-impl Drop for TcExecutor {
+impl Drop for Pins {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(self.pins.path()) {
-            eprintln!("removing {}: {error}", self.pins.path().display());
+        if let Err(error) = std::fs::remove_dir_all(self.0.path()) {
+            eprintln!("removing {}: {error}", self.0.path().display());
         }
     }
 }

@@ -1,0 +1,209 @@
+//! Requests and replies of the ways that a Service is reached.
+
+use proxy_common::maps::DeviceRole::{Pod, Uplink};
+
+use super::super::world::{LOCAL_NODE_PORT, Places, REMOTE_NODE_PORT};
+use super::super::{Expect, Hook, Scenario, Step};
+use super::{Proto, at, becomes, masqueraded, reply_to_masquerade, step};
+
+/// Requests and replies of the ways that a Service is reached.
+pub(super) fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
+    let way = |what: &str| format!("{family} {} {what}", proto.name());
+    let (pod, remote, neighbour) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.neighbour, 8080));
+    let vip = at(p.to_remote, 80);
+    let local = at(p.to_neighbour, 80);
+    let client = at(p.outside, 50_000);
+    let node_port = at(p.node, REMOTE_NODE_PORT);
+    let local_node_port = at(p.node, LOCAL_NODE_PORT);
+    vec![
+        Scenario {
+            name: way("pod to ClusterIP, backend on another node"),
+            steps: vec![
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "S"),
+                    becomes(proto.packet(pod, remote, "S")),
+                ),
+                step(
+                    "leaves with its own source",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(pod, remote, "S"),
+                    Expect::Untouched,
+                ),
+                step(
+                    "the answer comes in as it is",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(remote, pod, "SA"),
+                    Expect::Untouched,
+                ),
+                step(
+                    "and reaches the pod from the Service",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(remote, pod, "SA"),
+                    becomes(proto.packet(vip, pod, "SA")),
+                ),
+                step(
+                    "data",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "PA"),
+                    becomes(proto.packet(pod, remote, "PA")),
+                ),
+                step(
+                    "the end",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "FA"),
+                    becomes(proto.packet(pod, remote, "FA")),
+                ),
+                step(
+                    "its answer",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(remote, pod, "FA"),
+                    becomes(proto.packet(vip, pod, "FA")),
+                ),
+                step(
+                    "the last word",
+                    Hook::Ingress,
+                    Pod,
+                    proto.packet(pod, vip, "A"),
+                    becomes(proto.packet(pod, remote, "A")),
+                ),
+            ],
+        },
+        Scenario {
+            name: way("outside to NodePort, backend on another node: masqueraded"),
+            steps: vec![
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, node_port, "S"),
+                    becomes(proto.packet(client, remote, "S")),
+                ),
+                masqueraded("leaves from the node", proto, p, client, remote, "S"),
+                reply_to_masquerade("the answer to the node is the client's", proto, p, remote, client, "SA"),
+                step(
+                    "and leaves from the NodePort",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(remote, client, "SA"),
+                    becomes(proto.packet(node_port, client, "SA")),
+                ),
+                step(
+                    "data",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, node_port, "PA"),
+                    becomes(proto.packet(client, remote, "PA")),
+                ),
+                masqueraded("has the same port again", proto, p, client, remote, "PA"),
+            ],
+        },
+        Scenario {
+            name: way("outside to NodePort, backend on this node: the client keeps its address"),
+            steps: vec![
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, local_node_port, "S"),
+                    becomes(proto.packet(client, neighbour, "S")),
+                ),
+                step(
+                    "reaches the pod from the client",
+                    Hook::Egress,
+                    Pod,
+                    proto.packet(client, neighbour, "S"),
+                    Expect::Untouched,
+                ),
+                step("the answer", Hook::Ingress, Pod, proto.packet(neighbour, client, "SA"), Expect::Untouched),
+                step(
+                    "leaves from the NodePort",
+                    Hook::Egress,
+                    Uplink,
+                    proto.packet(neighbour, client, "SA"),
+                    becomes(proto.packet(local_node_port, client, "SA")),
+                ),
+            ],
+        },
+        Scenario {
+            name: way("outside to ClusterIP, backend on another node: masqueraded"),
+            steps: vec![
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, vip, "S"),
+                    becomes(proto.packet(client, remote, "S")),
+                ),
+                masqueraded("leaves from the node", proto, p, client, remote, "S"),
+            ],
+        },
+        Scenario {
+            name: way("outside to ClusterIP, backend on this node: masqueraded"),
+            steps: vec![
+                step(
+                    "the first packet",
+                    Hook::Ingress,
+                    Uplink,
+                    proto.packet(client, local, "S"),
+                    becomes(proto.packet(client, neighbour, "S")),
+                ),
+                Step { role: Pod, ..masqueraded("reaches the pod from the node", proto, p, client, neighbour, "S") },
+            ],
+        },
+        policies(way("policies of a load balancer's address"), p, proto),
+        hairpin(way("a pod to itself: masqueraded to the node"), p, proto),
+    ]
+}
+
+/// externalTrafficPolicy Local with the only endpoint elsewhere, and source ranges.
+fn policies(name: String, p: &Places, proto: Proto) -> Scenario {
+    let (pod, remote, neighbour) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.neighbour, 8080));
+    let (client, router) = (at(p.outside, 50_000), at(p.router, 50_000));
+    let (local_only, guarded) = (at(p.local_only, 80), at(p.guarded, 80));
+    let sends = |what, role, from, to, expect| step(what, Hook::Ingress, role, proto.packet(from, to, "S"), expect);
+    Scenario {
+        name,
+        steps: vec![
+            sends("Local, nobody here: an outside client is dropped", Uplink, client, local_only, Expect::Drop),
+            sends("but a pod goes anywhere", Pod, pod, local_only, becomes(proto.packet(pod, remote, "S"))),
+            step("as itself", Hook::Egress, Uplink, proto.packet(pod, remote, "S"), Expect::Untouched),
+            sends("in the range", Uplink, client, guarded, becomes(proto.packet(client, neighbour, "S"))),
+            sends("not in the range", Uplink, router, guarded, Expect::Drop),
+            sends("a pod, which is not in it either", Pod, pod, guarded, Expect::Drop),
+        ],
+    }
+}
+
+fn hairpin(name: String, p: &Places, proto: Proto) -> Scenario {
+    let (pod, own, vip) = (at(p.pod, 40_000), at(p.pod, 8080), at(p.to_self, 80));
+    Scenario {
+        name,
+        steps: vec![
+            step(
+                "the first packet",
+                Hook::Ingress,
+                Pod,
+                proto.packet(pod, vip, "S"),
+                becomes(proto.packet(pod, own, "S")),
+            ),
+            Step { role: Pod, ..masqueraded("comes back from the node", proto, p, pod, own, "S") },
+            Step { role: Pod, ..reply_to_masquerade("the answer to the node is the pod's", proto, p, own, pod, "SA") },
+            step(
+                "and reaches it from the Service",
+                Hook::Egress,
+                Pod,
+                proto.packet(own, pod, "SA"),
+                becomes(proto.packet(vip, pod, "SA")),
+            ),
+        ],
+    }
+}

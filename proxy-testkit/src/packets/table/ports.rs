@@ -1,0 +1,81 @@
+//! Client ports that meet at one backend.
+
+use proxy_common::maps::DeviceRole::Pod;
+
+use super::super::world::Places;
+use super::super::{Expect, Hook, Scenario, Step, tcp};
+use super::{at, becomes, step};
+
+/// One client port through two frontends to one backend.
+pub(super) fn clash(family: &str, p: &Places) -> Scenario {
+    let (pod, remote) = (at(p.pod, 40_000), at(p.remote, 8080));
+    let (vip, other) = (at(p.to_remote, 80), at(p.also_to_remote, 80));
+    let place = p.pod;
+    Scenario {
+        name: format!("{family} one client port through two Services to one backend"),
+        steps: vec![
+            step("the first", Hook::Ingress, Pod, tcp(pod, vip, "S", b""), becomes(tcp(pod, remote, "S", b""))),
+            Step {
+                what: "the second gets another source port",
+                hook: Hook::Ingress,
+                role: Pod,
+                packet: Box::new(move |_| tcp(pod, other, "S", b"")),
+                expect: Expect::Masqueraded(Box::new(move |port| tcp(at(place, port), remote, "S", b""))),
+            },
+            Step {
+                what: "its answer comes to the first port, from the second Service",
+                hook: Hook::Egress,
+                role: Pod,
+                packet: Box::new(move |port| tcp(remote, at(place, port), "SA", b"")),
+                expect: becomes(tcp(other, pod, "SA", b"")),
+            },
+            step(
+                "and the first's from the first",
+                Hook::Egress,
+                Pod,
+                tcp(remote, pod, "SA", b""),
+                becomes(tcp(vip, pod, "SA", b"")),
+            ),
+        ],
+    }
+}
+
+/// A client port that is used again while the backend's socket is in TIME_WAIT.
+pub(super) fn reuse(family: &str, p: &Places) -> Scenario {
+    let (pod, remote) = (at(p.pod, 40_000), at(p.remote, 8080));
+    let (vip, other) = (at(p.to_remote, 80), at(p.also_to_remote, 80));
+    let place = p.pod;
+    let request =
+        |what, flags| step(what, Hook::Ingress, Pod, tcp(pod, vip, flags, b""), becomes(tcp(pod, remote, flags, b"")));
+    let reply =
+        |what, flags| step(what, Hook::Egress, Pod, tcp(remote, pod, flags, b""), becomes(tcp(vip, pod, flags, b"")));
+    Scenario {
+        name: format!("{family} a client port is used again soon after its connection closed"),
+        steps: vec![
+            request("a connection", "S"),
+            reply("its answer", "SA"),
+            request("the client's end", "FA"),
+            reply("the backend's end", "FA"),
+            request("through the same Service: as it is", "S"),
+            reply("answered", "SA"),
+            request("and closed", "FA"),
+            reply("by both", "FA"),
+            Step {
+                what: "through another Service: with another port, for the backend's socket is in TIME_WAIT",
+                hook: Hook::Ingress,
+                role: Pod,
+                packet: Box::new(move |_| tcp(pod, other, "S", b"")),
+                expect: Expect::Masqueraded(Box::new(move |port| tcp(at(place, port), remote, "S", b""))),
+            },
+            request("a reset frees the port at once", "S"),
+            reply("by the backend", "RA"),
+            step(
+                "for the other Service as well",
+                Hook::Ingress,
+                Pod,
+                tcp(at(p.pod, 40_000), other, "FA", b""),
+                Expect::Becomes(Box::new(move |port| tcp(at(place, port), remote, "FA", b""))),
+            ),
+        ],
+    }
+}
