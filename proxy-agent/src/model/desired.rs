@@ -21,15 +21,17 @@ pub fn desired(store: &Store, node: &NodeView) -> Option<(Desired, Vec<Problem>)
     let mut model = Model {
         store,
         node_name: &node.name,
+        proxy_name: node.proxy_name.as_deref(),
         node_addresses: node_addresses(store, node),
         claims: HashMap::new(),
         desired: Desired::default(),
         problems: Vec::new(),
     };
-    for service in store.services().filter(|service| service.labels.are_ours()) {
+    let proxy = node.proxy_name.as_deref();
+    for service in store.services().filter(|service| service.labels.are_for(proxy)) {
         model.service(service);
     }
-    for slice in store.slices().filter(|slice| slice.labels.are_ours() && slice.service.is_none()) {
+    for slice in store.slices().filter(|slice| slice.labels.are_for(proxy) && slice.service.is_none()) {
         let message = "has no label kubernetes.io/service-name, so it belongs to no Service: ignored";
         model.problems.push(Problem::of(ObjectRef::EndpointSlice(slice.name.clone()), message));
     }
@@ -50,6 +52,7 @@ fn node_addresses(store: &Store, node: &NodeView) -> BTreeSet<IpAddr> {
 struct Model<'a> {
     store: &'a Store,
     node_name: &'a str,
+    proxy_name: Option<&'a str>,
     node_addresses: BTreeSet<IpAddr>,
     /// Who has each frontend already. Services come in the order of their names, so the winner of a dispute does
     /// not depend on the order of events.
@@ -132,7 +135,7 @@ impl Model<'_> {
     /// the same name and protocol, with a number that may be another one in each slice.
     fn candidates(&self, service: &Service, spec: &PortSpec, family: Family) -> BTreeMap<SocketAddr, Candidate> {
         let mut candidates: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
-        for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_ours()) {
+        for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_for(self.proxy_name)) {
             let matching = |port: &&_| is_port(port, spec);
             for port in slice.ports.iter().filter(matching) {
                 for endpoint in slice.endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family) {

@@ -104,6 +104,9 @@ pub struct NodeView {
     pub name: String,
     /// Addresses found on its devices. Those of its Node object are added to them.
     pub addresses: BTreeSet<IpAddr>,
+    /// Which proxy this is: the value of the label `service.kubernetes.io/service-proxy-name` that it serves. The
+    /// cluster's own has none.
+    pub proxy_name: Option<String>,
 }
 
 #[cfg(test)]

@@ -18,20 +18,26 @@ pub(super) struct Services {
     realized: Option<Realized>,
     capacities: Capacities,
     node_name: String,
+    proxy_name: Option<String>,
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
     is_node_missing: bool,
 }
 
 impl Services {
-    pub(super) fn new(maps: MapSet, node_name: String, capacities: Capacities) -> Result<Self, MapError> {
+    pub(super) fn new(
+        maps: MapSet,
+        node_name: String,
+        proxy_name: Option<String>,
+        capacities: Capacities,
+    ) -> Result<Self, MapError> {
         let realized = maps.read()?;
         let count = realized.services().count();
         if count > 0 {
             tracing::info!("{count} Service ports are in the maps from before");
         }
         let reported = BTreeSet::new();
-        Ok(Self { maps, realized: Some(realized), capacities, node_name, reported, is_node_missing: false })
+        Ok(Self { maps, realized: Some(realized), capacities, node_name, proxy_name, reported, is_node_missing: false })
     }
 
     pub(super) fn maps(&self) -> &MapSet {
@@ -46,7 +52,7 @@ impl Services {
     /// Brings the maps to what the store says. `addresses` are those of the node's uplinks. False if there was
     /// more to do than fits into one go.
     pub(super) fn reconcile(&mut self, store: &Store, addresses: BTreeSet<IpAddr>) -> Result<bool, MapError> {
-        let node = NodeView { name: self.node_name.clone(), addresses };
+        let node = NodeView { name: self.node_name.clone(), addresses, proxy_name: self.proxy_name.clone() };
         let Some((desired, problems)) = desired(store, &node) else {
             let missing: Vec<String> = store.missing().map(|kind| kind.to_string()).collect();
             tracing::debug!("waiting for the first full list of: {}", missing.join(", "));
