@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::KubeProxyFlags;
 use crate::devices::DeviceFilter;
 use crate::kernel::{AttachMode, PinPath, Sizes};
 use crate::output::Format;
@@ -37,12 +38,28 @@ pub enum Command {
 /// `proxy-agent run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Folder of manifests (Services, EndpointSlices, Nodes; YAML or JSON), watched for changes
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
-    /// Name of this node, as EndpointSlices and its Node object have it
+    /// Folder of manifests (Services, EndpointSlices, Nodes; YAML or JSON), watched for changes, in place of a cluster
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_servers"])]
+    pub manifests: Option<PathBuf>,
+    /// How to reach the cluster; without it, by the service account of the pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses of the API servers, in place of the one of the kubeconfig or the pod: the first that answers is used
+    #[arg(long, visible_alias = "master", value_name = "URL,...", value_delimiter = ',')]
+    pub api_servers: Vec<String>,
+    /// Serve the Services with this value of the label service.kubernetes.io/service-proxy-name, in place of those
+    /// without that label
+    #[arg(long, value_name = "NAME")]
+    pub service_proxy_name: Option<String>,
+    /// Name of this node, as EndpointSlices and its Node object have it [default: the host's name]
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node_name: String,
+    pub node_name: Option<String>,
+    /// kube-proxy's configuration: a KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Do what `proxy-agent cleanup` does, and end
+    #[arg(long)]
+    pub cleanup: bool,
     /// Where the maps and links are pinned; agents on one kernel need one each.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -62,6 +79,9 @@ pub struct RunArgs {
     /// How programs are attached; by default the best that the kernel has.
     #[arg(long, value_enum, hide = true)]
     pub attach: Option<AttachMode>,
+    /// kube-proxy's flags.
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
 }
 
 /// `proxy-agent cleanup`.
@@ -126,6 +146,34 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_line_of_kube_proxy_is_taken() {
+        let line = "proxy-agent run --config=/etc/c.conf --hostname-override=n1 --masquerade-all --oom-score-adj=-999 \
+                    --bind-address-hard-fail=false --nodeport-addresses=10.0.0.0/8,primary --v=2 --proxy-mode iptables";
+        let args = match Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command) {
+            Ok(Command::Run(args)) => args,
+            other => unreachable!("{other:?}"),
+        };
+        let expected = KubeProxyFlags::of(&[
+            ("hostname-override", "n1"),
+            ("masquerade-all", "true"),
+            ("oom-score-adj", "-999"),
+            ("bind-address-hard-fail", "false"),
+            ("nodeport-addresses", "10.0.0.0/8,primary"),
+            ("v", "2"),
+            ("proxy-mode", "iptables"),
+        ]);
+        assert_eq!(args.kube_proxy, expected);
+    }
+
+    #[test]
+    fn there_is_one_source() {
+        for other in ["--kubeconfig=f", "--api-servers=https://a:6443", "--master=https://a:6443"] {
+            let line = ["proxy-agent", "run", "--manifests", "d", other];
+            assert!(Cli::try_parse_from(line).is_err(), "{other}");
+        }
     }
 
     #[test]

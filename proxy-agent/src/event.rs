@@ -24,6 +24,8 @@ pub enum Event {
     /// Something is wrong with an object or with the source; what was known before stays. Sent once when it
     /// appears, and again only if it was mended in between.
     Problem(Problem),
+    /// A problem that was told of is over.
+    Mended(Problem),
 }
 
 /// Where sources send their news. What comes in one message belongs together and is planned together.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use proxy_agent::cli::{Cli, Command, LogFormat, RunArgs};
+use proxy_agent::cli::{Cli, Command, LogFormat, PinArgs, RunArgs};
 use proxy_agent::kernel::{self, PacketLog};
 use proxy_agent::{commands, output, run};
 use tracing::Level;
@@ -30,27 +30,32 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => {
+            if args.cleanup {
+                return cleanup(&args.pins, false);
+            }
             log_to_stderr(&args)?;
             let runtime = runtime()?;
             Ok(runtime.block_on(run::run(*args, packet_log()))?)
         }
-        Command::Cleanup(args) => {
-            let mut is_clean = true;
-            let report = |removed| {
-                is_clean = false;
-                println!("removed {removed}");
-            };
-            runtime()?.block_on(kernel::cleanup(&args.pins.path(), args.force, report))?;
-            if is_clean {
-                println!("nothing to remove at {}", args.pins.pin_path.display());
-            }
-            Ok(())
-        }
+        Command::Cleanup(args) => cleanup(&args.pins, args.force),
         Command::Frontends(args) => commands::frontends(&args),
         Command::Backends(args) => commands::backends(&args),
         Command::Flows(args) => commands::flows(&args),
         Command::Counters(args) => commands::counters(&args),
     }
+}
+
+fn cleanup(pins: &PinArgs, force: bool) -> anyhow::Result<()> {
+    let mut is_clean = true;
+    let report = |removed| {
+        is_clean = false;
+        println!("removed {removed}");
+    };
+    runtime()?.block_on(kernel::cleanup(&pins.path(), force, report))?;
+    if is_clean {
+        println!("nothing to remove at {}", pins.pin_path.display());
+    }
+    Ok(())
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

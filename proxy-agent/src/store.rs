@@ -32,7 +32,7 @@ impl Store {
                 }
                 changed
             }
-            Event::Problem(_) => false,
+            Event::Problem(_) | Event::Mended(_) => false,
         }
     }
 

@@ -9,7 +9,7 @@ use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
 use super::node_ports::node_port_addresses;
 use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
-use crate::object::{ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
+use crate::object::{EndpointSlice, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
 
 /// Works out what the kernel should hold on this node, and what is wrong with the objects.
@@ -33,8 +33,9 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         desired: Desired { local_ranges, ..Desired::default() },
         problems: Vec::new(),
     };
+    let proxy = options.proxy_name.as_deref();
     let mut wanted = Vec::new();
-    let ours = |service: &&Service| service.labels.are_ours() && !options.skip_services.contains(&service.name);
+    let ours = |service: &&Service| service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
     for service in store.services().filter(ours) {
         model.service(service, &mut wanted);
     }
@@ -42,7 +43,7 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     for wanted in wanted {
         model.serve(wanted);
     }
-    for slice in store.slices().filter(|slice| slice.labels.are_ours() && slice.service.is_none()) {
+    for slice in store.slices().filter(|slice| slice.labels.are_for(proxy) && slice.service.is_none()) {
         let message = "has no label kubernetes.io/service-name, so it belongs to no Service: ignored";
         model.problems.push(Problem::of(ObjectRef::EndpointSlice(slice.name.clone()), message));
     }
@@ -71,6 +72,10 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
+    fn is_ours(&self, slice: &EndpointSlice) -> bool {
+        slice.labels.are_for(self.ground.options.proxy_name.as_deref())
+    }
+
     fn problem(&mut self, service: &Service, message: String) {
         self.problems.push(Problem::of(ObjectRef::Service(service.name.clone()), message));
     }
@@ -156,7 +161,7 @@ impl<'a> Model<'a> {
     /// the same name and protocol, with a number that may be another one in each slice.
     fn candidates(&self, service: &Service, spec: &PortSpec, family: Family) -> BTreeMap<SocketAddr, Candidate<'a>> {
         let mut candidates: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
-        for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_ours()) {
+        for slice in self.store.slices_of(&service.name).filter(|slice| self.is_ours(slice)) {
             let matching = |port: &&_| is_port(port, spec);
             for port in slice.ports.iter().filter(matching) {
                 for endpoint in slice.endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family) {
@@ -187,7 +192,7 @@ impl<'a> Model<'a> {
             && !service.cluster_ips.is_empty();
         let Some(port) = service.health_check_node_port.filter(|_| is_asked) else { return };
         let mut local = BTreeSet::new();
-        for slice in self.store.slices_of(&service.name).filter(|slice| slice.labels.are_ours()) {
+        for slice in self.store.slices_of(&service.name).filter(|slice| self.is_ours(slice)) {
             if !slice.ports.iter().any(|port| service.ports.iter().any(|spec| is_port(port, spec))) {
                 continue;
             }

@@ -11,6 +11,9 @@ use crate::object::{Node, ObjectName};
 /// what is said to differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelOptions {
+    /// Which proxy this is: the value of the label `service.kubernetes.io/service-proxy-name` that it serves. The
+    /// cluster's own has none.
+    pub proxy_name: Option<String>,
     /// kube-proxy's `masqueradeAll`: masquerade whatever goes to a ClusterIP.
     pub masquerade_all: bool,
     /// How pods of this node are told from other clients.
@@ -30,6 +33,7 @@ pub struct ModelOptions {
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
+            proxy_name: None,
             masquerade_all: false,
             detect_local: DetectLocal::default(),
             node_port_addresses: vec![NodePortAddresses::Primary],

@@ -145,8 +145,8 @@ impl ProxyLabels {
         }
     }
 
-    /// Whether this proxy is to act on the object.
-    pub fn are_ours(&self) -> bool {
-        self.proxy_name.is_none() && !self.headless
+    /// Whether the proxy of this name, or of none, is to act on the object.
+    pub fn are_for(&self, proxy_name: Option<&str>) -> bool {
+        self.proxy_name.as_deref() == proxy_name && !self.headless
     }
 }

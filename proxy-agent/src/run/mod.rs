@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::RunArgs;
+use crate::config::{ConfigError, Settings};
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, decide, follow};
 use crate::event::{Event, EventReceiver};
 use crate::kernel::{
@@ -27,7 +28,8 @@ use crate::kernel::{
 use crate::model::{ModelOptions, NodePortAddresses};
 use crate::output::chain;
 use crate::store::Store;
-use crate::watch::manifests::{Manifests, ManifestsError};
+use crate::watch::api::ApiOptions;
+use crate::watch::{Source, SourceError};
 use devices::Devices;
 use services::Services;
 
@@ -49,9 +51,12 @@ pub enum RunError {
     /// The pin path cannot be used, or another agent has it.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// The manifests cannot be read.
+    /// A setting is wrong.
     #[error(transparent)]
-    Manifests(#[from] ManifestsError),
+    Config(#[from] ConfigError),
+    /// There is no source of objects that can be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The kernel programs cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -79,7 +84,18 @@ pub enum RunError {
 pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let manifests = Manifests::open(&args.manifests)?;
+    let settings = Settings::load(args.config.as_deref(), &args.kube_proxy)?;
+    if let Some(warning) = settings.warning() {
+        tracing::warn!("{warning}");
+    }
+    let node_name = node_name(args.node_name, &settings);
+    let api = ApiOptions {
+        kubeconfig: args.kubeconfig.or_else(|| settings.kubeconfig.clone()),
+        servers: args.api_servers,
+        node_name: node_name.clone(),
+        proxy_name: args.service_proxy_name.clone(),
+    };
+    let source = Source::open(args.manifests.as_deref(), api).await?;
 
     let pins = args.pins.path();
     let _lock = pins.prepare()?;
@@ -92,12 +108,17 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let network = follow().await?;
     sysctl::check(&network.borrow());
 
-    // Until there are flags for them. NodePorts are answered on every address, as before.
-    let options = ModelOptions { node_port_addresses: vec![NodePortAddresses::All], ..ModelOptions::default() };
-    let services = Services::new(maps, args.node_name.clone(), options, args.sizes.into())?;
+    // Until the settings are led here. NodePorts are answered on every address, as before.
+    let options = ModelOptions {
+        proxy_name: args.service_proxy_name,
+        masquerade_all: settings.masquerade_all,
+        node_port_addresses: vec![NodePortAddresses::All],
+        ..ModelOptions::default()
+    };
+    let services = Services::new(maps, node_name.clone(), options, args.sizes.into())?;
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
-        args.node_name,
+        node_name,
         pins.path().display(),
         match mode {
             AttachMode::Tcx => "TCX links",
@@ -105,12 +126,12 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
         }
     );
     let (sender, events) = mpsc::channel(64);
-    tokio::spawn(manifests.run(sender));
+    tokio::spawn(source.run(sender));
     let mut owner = Owner {
         store: Store::default(),
         network,
         filter: args.devices.unwrap_or_default(),
-        node_name: args.node_name,
+        node_name,
         services,
         devices: Devices::new(Attacher::new(programs, pins, mode)),
         is_ready: false,
@@ -122,6 +143,12 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     }
     tracing::info!("ending; the kernel goes on forwarding (`proxy-agent cleanup` would end that)");
     Ok(())
+}
+
+/// The flag of kube-proxy, ours, the file, the host's name: the first that there is.
+fn node_name(given: Option<String>, settings: &Settings) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    settings.hostname_override.clone().or(given).unwrap_or_else(host)
 }
 
 /// The state, and what it takes to bring it into the kernel.
@@ -188,8 +215,10 @@ impl Owner {
     fn take(&mut self, news: Vec<Event>) -> bool {
         let mut is_changed = false;
         for event in news {
-            if let Event::Problem(problem) = &event {
-                tracing::warn!("{problem}");
+            match &event {
+                Event::Problem(problem) => tracing::warn!("{problem}"),
+                Event::Mended(problem) => tracing::info!("no longer: {problem}"),
+                Event::Apply(_) | Event::Delete(_) | Event::Listed { .. } => {}
             }
             is_changed |= self.store.apply(event);
         }

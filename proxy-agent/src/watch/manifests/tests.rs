@@ -35,7 +35,7 @@ fn short(events: &[Event]) -> Vec<String> {
         },
         Event::Delete(object) => format!("-{}", object.to_string().trim_start_matches("Service default/")),
         Event::Listed { objects, .. } => format!("={}", objects.len()),
-        Event::Problem(problem) => problem.to_string(),
+        Event::Problem(problem) | Event::Mended(problem) => problem.to_string(),
     };
     events.iter().map(one).collect()
 }

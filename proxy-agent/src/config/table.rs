@@ -1,0 +1,324 @@
+//! The table of settings: kube-proxy's name for each, and what it does here.
+//!
+//! The names are those of kube-proxy 1.37 (`cmd/kube-proxy/app/options.go` and
+//! `staging/src/k8s.io/kube-proxy/config/v1alpha1/types.go`).
+
+use serde_json::Value;
+
+use super::{DetectLocal, Draft, HEALTHZ_PORT, LocalMode, METRICS_PORT, NodePortAddresses, value};
+
+/// One setting.
+pub(super) struct Row {
+    /// Path in the file; empty where it is a flag only.
+    pub field: &'static str,
+    /// Name of the flag; empty where it is in the file only.
+    pub flag: &'static str,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What a setting does.
+pub(super) enum Action {
+    /// It is used. The flag says whether the value comes from a flag.
+    Use(Form, fn(&mut Draft, &Value, Place<'_>) -> Result<(), String>),
+    /// It is checked and named in the warning, unless it is empty or what kube-proxy does anyway.
+    Ignore(Form, &'static str),
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub name: &'a str,
+    pub is_flag: bool,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Text,
+    OneOf(&'static [&'static str]),
+    Switch,
+    Number(i64, i64),
+    Duration,
+    /// More than zero.
+    Period,
+    Texts,
+    Ranges,
+    /// Anything, such as a map.
+    Any,
+}
+
+impl Form {
+    /// Checks a value.
+    pub(super) fn check(self, value: &Value) -> Result<(), String> {
+        match self {
+            Self::Text => value::text(value).map(drop),
+            Self::OneOf(allowed) => {
+                let text = value::text(value)?;
+                let is_allowed = text.is_empty() || allowed.contains(&text);
+                is_allowed.then_some(()).ok_or_else(|| format!("'{text}' is not allowed: expected {}", either(allowed)))
+            }
+            Self::Switch => value::boolean(value).map(drop),
+            Self::Number(min, max) => value::number(value, min, max).map(drop),
+            Self::Duration | Self::Period => value::duration(value).map(drop),
+            Self::Texts => value::texts(value).map(drop),
+            Self::Ranges => value::texts(value)?.into_iter().try_for_each(|text| value::range(text).map(drop)),
+            Self::Any => Ok(()),
+        }
+    }
+
+    /// The value of a flag, which is text.
+    pub(super) fn of_flag(self, text: &str) -> Value {
+        match self {
+            Self::Switch => match text {
+                "true" | "1" | "t" | "T" | "TRUE" | "True" => Value::Bool(true),
+                "false" | "0" | "f" | "F" | "FALSE" | "False" => Value::Bool(false),
+                other => Value::from(other),
+            },
+            Self::Number(..) => text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
+            _ => Value::from(text),
+        }
+    }
+}
+
+/// `a, b or c`.
+pub(super) fn either(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
+
+const LOCAL_MODES: &[&str] = &["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"];
+const FOREVER: i64 = i64::MAX;
+
+const fn used(
+    field: &'static str,
+    flag: &'static str,
+    form: Form,
+    set: fn(&mut Draft, &Value, Place<'_>) -> Result<(), String>,
+) -> Row {
+    Row { field, flag, action: Action::Use(form, set) }
+}
+
+const fn ignored(field: &'static str, flag: &'static str, form: Form, usual: &'static str) -> Row {
+    Row { field, flag, action: Action::Ignore(form, usual) }
+}
+
+/// Every setting.
+pub(super) static TABLE: &[Row] = &[
+    used("hostnameOverride", "hostname-override", Form::Text, |draft, value, _| {
+        let name = value::text(value)?.trim().to_lowercase();
+        draft.settings.hostname_override = Some(name).filter(|name| !name.is_empty());
+        Ok(())
+    }),
+    used("clientConnection.kubeconfig", "", Form::Text, |draft, value, _| {
+        let path = value::text(value)?;
+        draft.settings.kubeconfig = Some(path).filter(|path| !path.is_empty()).map(Into::into);
+        Ok(())
+    }),
+    used("bindAddress", "bind-address", Form::Text, |draft, value, _| {
+        draft.bind_address = match value::text(value)? {
+            "" => None,
+            text => Some(value::address(text)?),
+        };
+        Ok(())
+    }),
+    used("healthzBindAddress", "healthz-bind-address", Form::Text, |draft, value, place| {
+        let text = value::text(value)?;
+        // In the file an empty text is the default; only the flag turns the server off.
+        if place.is_flag || !text.is_empty() {
+            draft.healthz = Some(value::bind_address(text, HEALTHZ_PORT)?);
+        }
+        Ok(())
+    }),
+    used("metricsBindAddress", "metrics-bind-address", Form::Text, |draft, value, place| {
+        let text = value::text(value)?;
+        if place.is_flag || !text.is_empty() {
+            draft.metrics = Some(value::bind_address(text, METRICS_PORT)?);
+        }
+        Ok(())
+    }),
+    used("bindAddressHardFail", "bind-address-hard-fail", Form::Switch, |draft, value, _| {
+        draft.settings.bind_address_hard_fail = value::boolean(value)?;
+        Ok(())
+    }),
+    used("clusterCIDR", "cluster-cidr", Form::Texts, |draft, value, _| {
+        draft.settings.cluster_cidrs = value::ranges_of_cluster(&value::texts(value)?)?;
+        Ok(())
+    }),
+    used("nodePortAddresses", "nodeport-addresses", Form::Texts, |draft, value, _| {
+        draft.settings.node_port_addresses = node_port_addresses(&value::texts(value)?)?;
+        Ok(())
+    }),
+    used("detectLocalMode", "detect-local-mode", Form::OneOf(LOCAL_MODES), |draft, value, place| {
+        let mode = match value::text(value)? {
+            "NodeCIDR" => LocalMode::NodeCidr,
+            "BridgeInterface" => LocalMode::BridgeInterface,
+            "InterfaceNamePrefix" => LocalMode::InterfaceNamePrefix,
+            _ => LocalMode::ClusterCidr,
+        };
+        draft.local_mode = Some((place.name.to_owned(), mode));
+        Ok(())
+    }),
+    used("detectLocal.bridgeInterface", "pod-bridge-interface", Form::Text, |draft, value, _| {
+        draft.bridge_interface = device(value::text(value)?)?;
+        Ok(())
+    }),
+    used("detectLocal.interfaceNamePrefix", "pod-interface-name-prefix", Form::Text, |draft, value, _| {
+        draft.interface_name_prefix = device(value::text(value)?)?;
+        Ok(())
+    }),
+    used("oomScoreAdj", "oom-score-adj", Form::Number(-1000, 1000), |draft, value, _| {
+        draft.settings.oom_score_adj = Some(value::number(value, -1000, 1000)?);
+        Ok(())
+    }),
+    // The mode that is named decides nothing here; what is set for any of them counts, the later rows first.
+    used("ipvs.syncPeriod", "ipvs-sync-period", Form::Period, sync_period),
+    used("iptables.syncPeriod", "iptables-sync-period", Form::Period, sync_period),
+    used("nftables.syncPeriod", "", Form::Period, sync_period),
+    used("iptables.masqueradeAll", "masquerade-all", Form::Switch, masquerade_all),
+    used("nftables.masqueradeAll", "", Form::Switch, masquerade_all),
+    ignored("mode", "proxy-mode", Form::OneOf(&["iptables", "ipvs", "nftables"]), ""),
+    ignored("clientConnection.acceptContentTypes", "", Form::Text, ""),
+    ignored("clientConnection.contentType", "kube-api-content-type", Form::Text, "application/vnd.kubernetes.protobuf"),
+    ignored("clientConnection.qps", "kube-api-qps", Form::Any, "5"),
+    ignored("clientConnection.burst", "kube-api-burst", Form::Number(0, FOREVER), "10"),
+    ignored("configSyncPeriod", "config-sync-period", Form::Period, "15m0s"),
+    ignored("enableProfiling", "profiling", Form::Switch, ""),
+    ignored("featureGates", "feature-gates", Form::Any, ""),
+    ignored("logging", "", Form::Any, ""),
+    ignored("portRange", "proxy-port-range", Form::Text, ""),
+    ignored("showHiddenMetricsForVersion", "show-hidden-metrics-for-version", Form::Text, ""),
+    ignored("windowsRunAsService", "windows-service", Form::Switch, ""),
+    ignored("winkernel", "", Form::Any, ""),
+    ignored("iptables.localhostNodePorts", "iptables-localhost-nodeports", Form::Switch, "true"),
+    ignored("iptables.masqueradeBit", "iptables-masquerade-bit", Form::Number(0, 31), "14"),
+    ignored("iptables.minSyncPeriod", "iptables-min-sync-period", Form::Duration, "1s"),
+    ignored("nftables.masqueradeBit", "", Form::Number(0, 31), "14"),
+    ignored("nftables.minSyncPeriod", "", Form::Duration, "1s"),
+    ignored("ipvs.excludeCIDRs", "ipvs-exclude-cidrs", Form::Ranges, ""),
+    ignored("ipvs.minSyncPeriod", "ipvs-min-sync-period", Form::Duration, "1s"),
+    ignored("ipvs.scheduler", "ipvs-scheduler", Form::Text, ""),
+    ignored("ipvs.strictARP", "ipvs-strict-arp", Form::Switch, ""),
+    ignored("ipvs.tcpFinTimeout", "ipvs-tcpfin-timeout", Form::Duration, ""),
+    ignored("ipvs.tcpTimeout", "ipvs-tcp-timeout", Form::Duration, ""),
+    ignored("ipvs.udpTimeout", "ipvs-udp-timeout", Form::Duration, ""),
+    ignored("conntrack.maxPerCore", "conntrack-max-per-core", Form::Number(0, FOREVER), "32768"),
+    ignored("conntrack.min", "conntrack-min", Form::Number(0, FOREVER), "131072"),
+    ignored("conntrack.tcpBeLiberal", "conntrack-tcp-be-liberal", Form::Switch, ""),
+    ignored("conntrack.tcpCloseWaitTimeout", "conntrack-tcp-timeout-close-wait", Form::Duration, "1h0m0s"),
+    ignored("conntrack.tcpEstablishedTimeout", "conntrack-tcp-timeout-established", Form::Duration, "24h0m0s"),
+    ignored("conntrack.udpStreamTimeout", "conntrack-udp-timeout-stream", Form::Duration, ""),
+    ignored("conntrack.udpTimeout", "conntrack-udp-timeout", Form::Duration, ""),
+    ignored("", "healthz-port", Form::Number(0, 65535), "10256"),
+    ignored("", "metrics-port", Form::Number(0, 65535), "10249"),
+    ignored("", "init-only", Form::Switch, ""),
+    ignored("", "write-config-to", Form::Text, ""),
+    ignored("", "cleanup-iptables", Form::Switch, ""),
+    ignored("", "logging-format", Form::OneOf(&["text", "json"]), "text"),
+    ignored("", "log-flush-frequency", Form::Duration, "5s"),
+    ignored("", "v", Form::Number(0, FOREVER), ""),
+    ignored("", "vmodule", Form::Text, ""),
+];
+
+fn sync_period(draft: &mut Draft, value: &Value, _: Place<'_>) -> Result<(), String> {
+    // Zero is what a generated file has for "not set".
+    let period = value::duration(value)?;
+    if !period.is_zero() {
+        draft.settings.sync_period = period;
+    }
+    Ok(())
+}
+
+fn masquerade_all(draft: &mut Draft, value: &Value, _: Place<'_>) -> Result<(), String> {
+    draft.settings.masquerade_all |= value::boolean(value)?;
+    Ok(())
+}
+
+fn node_port_addresses(texts: &[&str]) -> Result<NodePortAddresses, String> {
+    let keyword = |text: &str| match text {
+        "primary" => Some(NodePortAddresses::Primary),
+        "localhost" => Some(NodePortAddresses::Localhost),
+        "all" => Some(NodePortAddresses::All),
+        _ => None,
+    };
+    match texts {
+        [] => Ok(NodePortAddresses::default()),
+        [one] if keyword(one).is_some() => Ok(keyword(one).unwrap_or_default()),
+        _ => {
+            let wrong = |text: &&str| {
+                let message = if keyword(text).is_some() { "stands alone" } else { "is not a range of addresses" };
+                format!("'{text}' {message}: expected ranges like 10.0.0.0/8, or one of primary, localhost or all")
+            };
+            let ranges = texts.iter().map(|text| value::range(text).map_err(|_| wrong(text)));
+            Ok(NodePortAddresses::Ranges(ranges.collect::<Result<_, _>>()?))
+        }
+    }
+}
+
+/// The name of a device, or its beginning.
+fn device(text: &str) -> Result<Option<String>, String> {
+    // IFNAMSIZ is 16, with the zero at the end.
+    let is_name = text.len() < 16 && !text.contains(|c: char| c == '/' || c.is_whitespace());
+    if !is_name {
+        return Err(format!("'{text}' is not the name of a device: expected up to 15 characters, no space and no /"));
+    }
+    Ok(Some(text.to_owned()).filter(|name| !name.is_empty()))
+}
+
+/// Applies a value to the settings being read.
+pub(super) fn apply(row: &Row, draft: &mut Draft, value: &Value, place: Place<'_>) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    match row.action {
+        Action::Use(form, set) => {
+            form.check(value)?;
+            set(draft, value, place)
+        }
+        Action::Ignore(form, usual) => {
+            form.check(value)?;
+            if !is_empty(value) && !is_usual(form, value, usual) {
+                draft.settings.not_applicable.push(place.name.to_owned());
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Whether a value is what a generated file has for "not set".
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty() || value::duration(value).is_ok_and(|duration| duration.is_zero()),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+    }
+}
+
+fn is_usual(form: Form, value: &Value, usual: &str) -> bool {
+    match (form, value) {
+        (Form::Duration | Form::Period, value) => {
+            let usual = value::duration(&Value::from(usual));
+            usual.is_ok() && usual == value::duration(value)
+        }
+        (_, Value::String(text)) => text == usual,
+        (_, other) => usual.parse::<Value>().is_ok_and(|usual| usual == *other),
+    }
+}
+
+impl DetectLocal {
+    /// As kube-proxy names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ClusterCidr => "ClusterCIDR",
+            Self::NodeCidr => "NodeCIDR",
+            Self::BridgeInterface(_) => "BridgeInterface",
+            Self::InterfaceNamePrefix(_) => "InterfaceNamePrefix",
+        }
+    }
+}
