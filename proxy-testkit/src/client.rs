@@ -12,6 +12,9 @@ use nix::libc;
 
 /// Longer than any answer takes in a lab, retransmissions of a lost first packet included.
 pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Longer than a stream stands still while TCP finds a smaller path MTU: each packet that is too big costs a
+/// retransmission, later each time.
+const STREAM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub fn stream(to: SocketAddr, bytes: u64) -> io::Result<Duration> {
     const BLOCK: usize = 64 * 1024;
     let started = Instant::now();
     let stream = connect(to)?;
+    stream.set_read_timeout(Some(STREAM_PATIENCE))?;
+    stream.set_write_timeout(Some(STREAM_PATIENCE))?;
     let mut sender = stream.try_clone()?;
     let blocks = bytes.div_ceil(BLOCK as u64);
     let sending = thread::spawn(move || -> io::Result<()> {
