@@ -272,6 +272,30 @@ fn a_file_of_another_kind_is_refused() {
 }
 
 #[test]
+fn what_has_no_effect_yet_is_named_in_one_warning() {
+    assert_eq!(Settings::default().not_yet(), None);
+    let plain = flags(&[("hostname-override", "n1"), ("masquerade-all", "true")]).unwrap();
+    assert_eq!(plain.not_yet(), None);
+    let all = flags(&[
+        ("bind-address", "::"),
+        ("healthz-bind-address", ""),
+        ("metrics-bind-address", "[::1]:1"),
+        ("bind-address-hard-fail", "true"),
+        ("detect-local-mode", "NodeCIDR"),
+        ("cluster-cidr", "10.244.0.0/16"),
+        ("nodeport-addresses", "10.0.0.0/8"),
+        ("oom-score-adj", "-999"),
+    ]);
+    assert_eq!(
+        all.unwrap().not_yet().unwrap(),
+        "these settings of kube-proxy are read but have no effect yet: bindAddress, healthzBindAddress, \
+         metricsBindAddress, bindAddressHardFail, detectLocalMode, clusterCIDR, nodePortAddresses, oomScoreAdj"
+    );
+    let file = file("nftables: {syncPeriod: 10s}").unwrap();
+    assert_eq!(file.not_yet().unwrap(), "these settings of kube-proxy are read but have no effect yet: syncPeriod");
+}
+
+#[test]
 fn what_means_nothing_here_is_named_in_one_warning() {
     let settings = file(
         "mode: ipvs\nfeatureGates: {A: true}\nconfigSyncPeriod: 15m\nlogging: {verbosity: 2}\n\

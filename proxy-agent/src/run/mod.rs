@@ -85,7 +85,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let settings = Settings::load(args.config.as_deref(), &args.kube_proxy)?;
-    if let Some(warning) = settings.warning() {
+    for warning in [settings.warning(), settings.not_yet()].into_iter().flatten() {
         tracing::warn!("{warning}");
     }
     let node_name = node_name(args.node_name, &settings);
