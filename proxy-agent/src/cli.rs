@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::KubeProxyFlags;
 use crate::devices::DeviceFilter;
 use crate::kernel::{AttachMode, PinPath, Sizes};
+use crate::object::ObjectName;
 use crate::output::Format;
 
 /// Pointsman: a Kubernetes Service load balancer in the kernel.
@@ -63,6 +64,9 @@ pub struct RunArgs {
     /// Where the maps and links are pinned; agents on one kernel need one each.
     #[command(flatten)]
     pub pins: PinArgs,
+    /// Which rules differ from what is usual.
+    #[command(flatten)]
+    pub rules: RuleArgs,
     /// Devices to attach to instead of those that the rule finds: names, or beginnings of names with +; with ! to
     /// exclude; the last that fits decides
     #[arg(long, value_name = "LIST")]
@@ -82,6 +86,31 @@ pub struct RunArgs {
     /// kube-proxy's flags.
     #[command(flatten)]
     pub kube_proxy: KubeProxyFlags,
+}
+
+/// Rules of Services that kube-proxy has no setting for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RuleArgs {
+    /// Services to leave to others, such as a DNS cache on the node that answers at the Service's address
+    #[arg(long, value_name = "NAMESPACE/NAME,...", value_delimiter = ',', value_parser = service_name)]
+    pub skip_services: Vec<ObjectName>,
+    /// Do not serve spec.externalIPs, with which whoever may make a Service may take over any address
+    #[arg(long)]
+    pub ignore_external_ips: bool,
+    /// Masquerade clients from outside also where the chosen backend is on this node, as kube-proxy does with
+    /// externalTrafficPolicy Cluster; by default they keep their address there
+    #[arg(long)]
+    pub masquerade_local_backends: bool,
+}
+
+/// `NAMESPACE/NAME`.
+fn service_name(text: &str) -> Result<ObjectName, String> {
+    match text.trim().split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err("expected NAMESPACE/NAME, such as kube-system/kube-dns".to_owned()),
+    }
 }
 
 /// `proxy-agent cleanup`.
@@ -166,6 +195,19 @@ mod tests {
             ("proxy-mode", "iptables"),
         ]);
         assert_eq!(args.kube_proxy, expected);
+    }
+
+    #[test]
+    fn services_to_skip_have_a_namespace() {
+        let skipped = |list: &str| match Cli::try_parse_from(["proxy-agent", "run", "--skip-services", list]) {
+            Ok(Cli { command: Command::Run(args) }) => Some(args.rules.skip_services),
+            _ => None,
+        };
+        let (dns, web) = (ObjectName::new("kube-system", "kube-dns"), ObjectName::new("default", "web"));
+        assert_eq!(skipped("kube-system/kube-dns,default/web"), Some(vec![dns, web]));
+        for wrong in ["kube-dns", "/kube-dns", "kube-system/", "a/b/c", "a/b,"] {
+            assert_eq!(skipped(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

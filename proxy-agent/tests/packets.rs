@@ -8,8 +8,8 @@ use proxy_agent::devices::Layer;
 use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, PinPath, Programs, Sizes};
 use proxy_agent::plan::{FamilyOp, Op};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Device, DeviceRole, FlowKey};
-use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, World, run, scenarios};
+use proxy_common::maps::{Device, FlowKey};
+use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, Via, World, run, scenarios};
 
 /// `TCX_NEXT`, as the kernel reports it of a test run.
 const NEXT: u32 = u32::MAX;
@@ -73,12 +73,13 @@ impl Executor for TcExecutor {
         Ok(())
     }
 
-    fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done> {
+    fn run(&mut self, hook: Hook, via: Via, packet: &[u8]) -> Result<Done> {
         let device = Device {
             masquerade_v4: Ipv4::new(NODE.0.octets()),
             masquerade_v6: Ipv6::new(NODE.1.octets()),
             bridge: BRIDGE,
-            role: role as u8,
+            role: via.role() as u8,
+            detect: via.detect() as u8,
             ..Device::default()
         };
         self.maps.device.set(&LOOPBACK, &device)?;

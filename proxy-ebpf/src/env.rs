@@ -4,9 +4,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::{Host, StoreError, StoreMode, Tables};
+use proxy_common::datapath::{Host, Origin, StoreError, StoreMode, Tables};
 use proxy_common::maps::{
-    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
+    Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
 };
 
 use crate::maps::{
@@ -59,10 +59,16 @@ impl Host for KernelEnv {
     }
 
     #[inline(always)]
-    fn role(&self) -> u8 {
+    fn origin(&self) -> Origin {
+        const YES: u8 = DetectLocal::Yes as u8;
+        const BY_ADDRESS: u8 = DetectLocal::ByAddress as u8;
         // Not by way of `device`: of a device that is not there the compiler would read what was never written.
         // SAFETY: one byte is read at once; the agent replaces whole elements.
-        unsafe { DEVICE.get(self.ifindex) }.map_or(0, |device| device.role)
+        match unsafe { DEVICE.get(self.ifindex) }.map_or(0, |device| device.detect) {
+            YES => Origin::Pods,
+            BY_ADDRESS => Origin::ByAddress,
+            _ => Origin::Elsewhere,
+        }
     }
 
     #[inline(always)]

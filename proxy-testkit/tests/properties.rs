@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proxy_common::datapath::Verdict;
-use proxy_common::maps::DeviceRole::{Pod, Uplink};
+use proxy_testkit::packets::Via::{Pod, Uplink};
 use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, icmp_error, tcp, udp, with_checksums};
 
 /// A pod of the node, and the ClusterIP and the backend of a Service of the world, in one family.
@@ -119,7 +119,7 @@ proptest! {
             if packet.is_partial { with_checksums(packet.bytes, start, offset) } else { packet.bytes }
         };
         let mut env = HostEnv::new(&World::new());
-        env.set_role(Pod);
+        env.set_device(Pod);
         let mut request = sent(packet(is_tcp, from, vip, "S", &payload));
         prop_assert_eq!(env.run(Hook::Ingress, &mut request), Verdict::Opened);
         prop_assert_eq!(zero_is_minus_zero(arrived(request), start, offset), packet(is_tcp, from, backend, "S", &payload));
@@ -207,7 +207,7 @@ fn a_full_flow_table_drops_new_flows_only() {
     let node_port: SocketAddr = "172.18.0.2:30001".parse().unwrap();
     let (_, _, backend) = places(true);
     let mut env = HostEnv::new(&World::new());
-    env.set_role(Uplink);
+    env.set_device(Uplink);
     env.max_flows = 30;
     let mut opened = Vec::new();
     for port in 50_000..50_100 {

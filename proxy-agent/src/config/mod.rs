@@ -40,10 +40,9 @@ pub struct ConfigError {
 }
 
 /// How it is told whether a client is a pod of this node (`LocalMode` in kube-proxy's `pkg/proxy/apis/config`).
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetectLocal {
     /// Its address is in the cluster's range of pods.
-    #[default]
     ClusterCidr,
     /// Its address is in the node's range of pods.
     NodeCidr,
@@ -84,12 +83,14 @@ pub struct Settings {
     pub bind_address_hard_fail: bool,
     /// Masquerade everything that goes to a ClusterIP.
     pub masquerade_all: bool,
-    /// How to tell whether a client is a pod of this node.
-    pub detect_local: DetectLocal,
+    /// How to tell whether a client is a pod of this node, if a mode was named.
+    pub detect_local: Option<DetectLocal>,
     /// The cluster's ranges of pods, one for each family at most.
     pub cluster_cidrs: Vec<IpNet>,
     /// Which addresses NodePorts are answered on.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether `spec.externalIPs` are served: the feature gate `AllowServiceExternalIPs` (KEP-5707).
+    pub external_ips: bool,
     /// How soon a change that could not be applied is tried again at the latest. After twice that time with a
     /// change in the queue the node is unhealthy.
     pub sync_period: Duration,
@@ -109,9 +110,10 @@ impl Default for Settings {
             metrics_bind_address: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), METRICS_PORT)),
             bind_address_hard_fail: false,
             masquerade_all: false,
-            detect_local: DetectLocal::default(),
+            detect_local: None,
             cluster_cidrs: Vec::new(),
             node_port_addresses: NodePortAddresses::default(),
+            external_ips: true,
             sync_period: Duration::from_secs(30),
             oom_score_adj: None,
             not_applicable: Vec::new(),
@@ -160,9 +162,10 @@ impl Settings {
             metrics_bind_address,
             bind_address_hard_fail,
             masquerade_all: _,
-            detect_local,
-            cluster_cidrs,
-            node_port_addresses,
+            detect_local: _,
+            cluster_cidrs: _,
+            node_port_addresses: _,
+            external_ips: _,
             sync_period,
             oom_score_adj,
             not_applicable: _,
@@ -173,9 +176,6 @@ impl Settings {
             ("healthzBindAddress", !is_default_port(healthz_bind_address, HEALTHZ_PORT)),
             ("metricsBindAddress", !is_default_port(metrics_bind_address, METRICS_PORT)),
             ("bindAddressHardFail", *bind_address_hard_fail),
-            ("detectLocalMode", *detect_local != usual.detect_local),
-            ("clusterCIDR", !cluster_cidrs.is_empty()),
-            ("nodePortAddresses", *node_port_addresses != usual.node_port_addresses),
             ("syncPeriod", *sync_period != usual.sync_period),
             ("oomScoreAdj", oom_score_adj.is_some()),
         ]
@@ -229,7 +229,7 @@ impl Draft {
         settings.metrics_bind_address = self.metrics.unwrap_or(Some(SocketAddr::new(loopback, METRICS_PORT)));
         if let Some((place, mode)) = self.local_mode {
             let missing = |mode: &str, what: &str| ConfigError::at(&place, format!("{mode} needs {what}"));
-            settings.detect_local = match mode {
+            settings.detect_local = Some(match mode {
                 LocalMode::ClusterCidr => DetectLocal::ClusterCidr,
                 LocalMode::NodeCidr => DetectLocal::NodeCidr,
                 LocalMode::BridgeInterface => DetectLocal::BridgeInterface(self.bridge_interface.ok_or_else(|| {
@@ -240,7 +240,7 @@ impl Draft {
                         missing("InterfaceNamePrefix", "detectLocal.interfaceNamePrefix (--pod-interface-name-prefix)")
                     })?)
                 }
-            };
+            });
         }
         Ok(settings)
     }

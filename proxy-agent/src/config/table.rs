@@ -154,6 +154,8 @@ pub(super) static TABLE: &[Row] = &[
     }),
     used("detectLocalMode", "detect-local-mode", Form::OneOf(LOCAL_MODES), |draft, value, place| {
         let mode = match value::text(value)? {
+            // What a generated file has for "not set".
+            "" => return Ok(()),
             "NodeCIDR" => LocalMode::NodeCidr,
             "BridgeInterface" => LocalMode::BridgeInterface,
             "InterfaceNamePrefix" => LocalMode::InterfaceNamePrefix,
@@ -187,7 +189,7 @@ pub(super) static TABLE: &[Row] = &[
     ignored("clientConnection.burst", "kube-api-burst", Form::Number(0, FOREVER), "10"),
     ignored("configSyncPeriod", "config-sync-period", Form::Period, "15m0s"),
     ignored("enableProfiling", "profiling", Form::Switch, ""),
-    ignored("featureGates", "feature-gates", Form::Any, ""),
+    used("featureGates", "feature-gates", Form::Any, feature_gates),
     ignored("logging", "", Form::Any, ""),
     ignored("portRange", "proxy-port-range", Form::Text, ""),
     ignored("showHiddenMetricsForVersion", "show-hidden-metrics-for-version", Form::Text, ""),
@@ -228,6 +230,35 @@ fn sync_period(draft: &mut Draft, value: &Value, _: Place<'_>) -> Result<(), Str
     let period = value::duration(value)?;
     if !period.is_zero() {
         draft.settings.sync_period = period;
+    }
+    Ok(())
+}
+
+/// A map in the file, `NAME=true,...` as a flag. The one gate that means something here is taken.
+fn feature_gates(draft: &mut Draft, value: &Value, place: Place<'_>) -> Result<(), String> {
+    let mut gates = Vec::new();
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                gates.push((name.as_str(), value::boolean(value)?));
+            }
+        }
+        Value::String(_) => {
+            for text in value::texts(value)? {
+                let wrong = || format!("'{text}' is not a feature gate: expected NAME=true or NAME=false");
+                let (name, is_on) = text.split_once('=').ok_or_else(wrong)?;
+                gates.push((name.trim(), is_on.trim().parse::<bool>().map_err(|_| wrong())?));
+            }
+        }
+        Value::Null => {}
+        other => return Err(format!("{} is not a map of feature gates", value::shown(other))),
+    }
+    let external_ips = |(name, is_on)| (name == "AllowServiceExternalIPs").then_some(is_on);
+    if let Some(is_on) = gates.iter().copied().find_map(external_ips) {
+        draft.settings.external_ips = is_on;
+    }
+    if gates.iter().any(|gate| external_ips(*gate).is_none()) {
+        draft.settings.not_applicable.push(place.name.to_owned());
     }
     Ok(())
 }

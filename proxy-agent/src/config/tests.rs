@@ -104,7 +104,7 @@ fn kubeadms_file_is_read_without_a_warning() {
 fn fields_and_flags_mean_the_same() {
     /// A file, the same as flags, and what is different then.
     type Case = (&'static str, &'static [(&'static str, &'static str)], fn(&mut Settings));
-    let cases: [Case; 16] = [
+    let cases: [Case; 17] = [
         ("hostnameOverride: ' Worker-1 '", &[("hostname-override", " Worker-1 ")], |s| {
             s.hostname_override = Some("worker-1".into());
         }),
@@ -134,16 +134,25 @@ fn fields_and_flags_mean_the_same() {
             s.node_port_addresses = NodePortAddresses::Localhost;
         }),
         ("nodePortAddresses: [primary]", &[("nodeport-addresses", "primary")], |_| {}),
-        ("detectLocalMode: NodeCIDR", &[("detect-local-mode", "NodeCIDR")], |s| s.detect_local = DetectLocal::NodeCidr),
+        ("detectLocalMode: NodeCIDR", &[("detect-local-mode", "NodeCIDR")], |s| {
+            s.detect_local = Some(DetectLocal::NodeCidr);
+        }),
+        (
+            "featureGates: {AllowServiceExternalIPs: false}",
+            &[("feature-gates", "AllowServiceExternalIPs=false")],
+            |s| {
+                s.external_ips = false;
+            },
+        ),
         (
             "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}",
             &[("pod-bridge-interface", "cni0"), ("detect-local-mode", "BridgeInterface")],
-            |s| s.detect_local = DetectLocal::BridgeInterface("cni0".into()),
+            |s| s.detect_local = Some(DetectLocal::BridgeInterface("cni0".into())),
         ),
         (
             "detectLocal: {interfaceNamePrefix: veth}\ndetectLocalMode: InterfaceNamePrefix",
             &[("detect-local-mode", "InterfaceNamePrefix"), ("pod-interface-name-prefix", "veth")],
-            |s| s.detect_local = DetectLocal::InterfaceNamePrefix("veth".into()),
+            |s| s.detect_local = Some(DetectLocal::InterfaceNamePrefix("veth".into())),
         ),
         ("iptables: {masqueradeAll: true}", &[("masquerade-all", "true")], |s| s.masquerade_all = true),
         ("iptables: {syncPeriod: 1m}", &[("iptables-sync-period", "1m")], |s| s.sync_period = Duration::from_secs(60)),
@@ -281,15 +290,12 @@ fn what_has_no_effect_yet_is_named_in_one_warning() {
         ("healthz-bind-address", ""),
         ("metrics-bind-address", "[::1]:1"),
         ("bind-address-hard-fail", "true"),
-        ("detect-local-mode", "NodeCIDR"),
-        ("cluster-cidr", "10.244.0.0/16"),
-        ("nodeport-addresses", "10.0.0.0/8"),
         ("oom-score-adj", "-999"),
     ]);
     assert_eq!(
         all.unwrap().not_yet().unwrap(),
         "these settings of kube-proxy are read but have no effect yet: bindAddress, healthzBindAddress, \
-         metricsBindAddress, bindAddressHardFail, detectLocalMode, clusterCIDR, nodePortAddresses, oomScoreAdj"
+         metricsBindAddress, bindAddressHardFail, oomScoreAdj"
     );
     let file = file("nftables: {syncPeriod: 10s}").unwrap();
     assert_eq!(file.not_yet().unwrap(), "these settings of kube-proxy are read but have no effect yet: syncPeriod");
@@ -298,7 +304,7 @@ fn what_has_no_effect_yet_is_named_in_one_warning() {
 #[test]
 fn what_means_nothing_here_is_named_in_one_warning() {
     let settings = file(
-        "mode: ipvs\nfeatureGates: {A: true}\nconfigSyncPeriod: 15m\nlogging: {verbosity: 2}\n\
+        "mode: ipvs\nfeatureGates: {A: true, AllowServiceExternalIPs: true}\nconfigSyncPeriod: 15m\nlogging: {verbosity: 2}\n\
          conntrack: {maxPerCore: 32768, min: 1, udpTimeout: 5s}\nipvs: {scheduler: lc, strictARP: true}\n\
          clientConnection: {qps: 5, burst: 20, contentType: application/vnd.kubernetes.protobuf}",
     )

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Device, DeviceRole};
+use proxy_common::maps::{DetectLocal, Device, DeviceRole};
 
 /// Where the IP header stands in a device's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,38 @@ pub enum Layer {
     Ip,
 }
 
+/// Which devices tell that a client is a pod of this node (kube-proxy's `detectLocalMode`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PodDevices {
+    /// Those of the role pod. Not one of kube-proxy's modes: what is right without a setting.
+    #[default]
+    ByRole,
+    /// A bridge, and its ports.
+    Bridge(String),
+    /// Those whose names begin so.
+    Prefix(String),
+    /// None: addresses tell.
+    ByAddress,
+    /// None: nothing tells.
+    Nowhere,
+}
+
+impl PodDevices {
+    fn detect(&self, link: &Link, role: DeviceRole, network: &Network) -> DetectLocal {
+        let is_pods = match self {
+            Self::ByRole => role == DeviceRole::Pod,
+            Self::Bridge(name) => {
+                let master = link.master.and_then(|master| network.links.get(&master));
+                link.name == *name || master.is_some_and(|master| master.name == *name)
+            }
+            Self::Prefix(prefix) => link.name.starts_with(prefix),
+            Self::ByAddress => return DetectLocal::ByAddress,
+            Self::Nowhere => false,
+        };
+        if is_pods { DetectLocal::Yes } else { DetectLocal::No }
+    }
+}
+
 /// What is to be done with the node's devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -38,6 +70,8 @@ pub struct Decision {
     pub attach: BTreeMap<u32, Target>,
     /// The node's own addresses on uplinks: where NodePorts are answered.
     pub addresses: BTreeSet<IpAddr>,
+    /// The node's own addresses on any device that others can reach.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// A device to attach to.
@@ -58,8 +92,14 @@ fn bridge_of(link: &Link, network: &Network) -> Option<[u8; 6]> {
 }
 
 /// Works out which devices to attach to, and as what.
-pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSet<IpAddr>) -> Decision {
-    let mut decision = Decision::default();
+pub fn decide(
+    network: &Network,
+    filter: &DeviceFilter,
+    pods: &PodDevices,
+    node_addresses: &BTreeSet<IpAddr>,
+) -> Decision {
+    let own = network.addresses.iter().filter(|address| address.is_global).map(|address| address.ip).collect();
+    let mut decision = Decision { own, ..Decision::default() };
     for link in network.links.values() {
         let class = match filter.verdict(&link.name) {
             Verdict::Exclude => continue,
@@ -75,7 +115,8 @@ pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSe
             masquerade_v6: masquerade_v6.map(|address| Ipv6::new(address.octets())).unwrap_or_default(),
             bridge: bridge.unwrap_or_default(),
             role: role as u8,
-            zero: [0; 5],
+            detect: pods.detect(link, role, network) as u8,
+            zero: [0; 4],
         };
         if role == DeviceRole::Uplink {
             decision.addresses.extend(network.global_addresses(link.ifindex).map(|address| address.ip));
@@ -83,4 +124,45 @@ pub fn decide(network: &Network, filter: &DeviceFilter, node_addresses: &BTreeSe
         decision.attach.insert(link.ifindex, Target { name: link.name.clone(), layer, device });
     }
     decision
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Devices 1 to 5: the node's eth0, a bridge cni0 with the port veth1, a veth of its own, and a second uplink.
+    fn network() -> Network {
+        let link = |ifindex, name: &str, kind: Option<&str>, master: Option<u32>| {
+            let port_of = master.map(|_| "bridge".to_owned());
+            let kind = kind.map(str::to_owned);
+            (ifindex, Link { ifindex, name: name.to_owned(), hardware: 1, kind, master, port_of, ..Link::default() })
+        };
+        let links = [
+            link(1, "eth0", None, None),
+            link(2, "cni0", Some("bridge"), None),
+            link(3, "veth1", Some("veth"), Some(2)),
+            link(4, "vethx", Some("veth"), None),
+            link(5, "pods0", None, None),
+        ];
+        Network { links: links.into(), ..Network::default() }
+    }
+
+    #[test]
+    fn which_devices_tell_that_a_client_is_a_pod_of_this_node() {
+        for (pods, expected) in [
+            (PodDevices::ByRole, &["veth1", "vethx"][..]),
+            (PodDevices::Bridge("cni0".into()), &["veth1"]),
+            (PodDevices::Bridge("cni1".into()), &[]),
+            (PodDevices::Prefix("pods".into()), &["pods0"]),
+            (PodDevices::Prefix("v".into()), &["veth1", "vethx"]),
+            (PodDevices::ByAddress, &[]),
+            (PodDevices::Nowhere, &[]),
+        ] {
+            let decision = decide(&network(), &DeviceFilter::default(), &pods, &BTreeSet::new());
+            let local = decision.attach.values().filter(|target| target.device.detect == DetectLocal::Yes as u8);
+            assert_eq!(local.map(|target| target.name.as_str()).collect::<Vec<_>>(), expected, "{pods:?}");
+            let roles: Vec<u8> = decision.attach.values().map(|target| target.device.role).collect();
+            assert_eq!(roles, [2, 1, 1, 2], "a device's role does not depend on it");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
 use super::node_ports::node_port_addresses;
 use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
-use crate::object::{EndpointSlice, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
+use crate::object::{EndpointSlice, Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
 
 /// Works out what the kernel should hold on this node, and what is wrong with the objects.
@@ -30,7 +30,7 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         place: Place { node: &view.name, zone: node.and_then(|node| node.zone.as_deref()) },
         ground: Ground { options, node_addresses: &node_addresses, primary, detects },
         claims: HashMap::new(),
-        desired: Desired { local_ranges, ..Desired::default() },
+        desired: Desired { local_ranges, node_addresses: own_addresses(node, view), ..Desired::default() },
         problems: Vec::new(),
     };
     let proxy = options.proxy_name.as_deref();
@@ -50,6 +50,13 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     // Frontends are claimed kind by kind.
     model.problems.sort_by(|one, other| one.object.cmp(&other.object));
     Some((model.desired, model.problems))
+}
+
+/// The addresses by which the node itself is known as a client. No loopback: it never leaves the node.
+fn own_addresses(node: Option<&Node>, view: &NodeView) -> BTreeSet<IpAddr> {
+    let announced = node.into_iter().flat_map(|node| &node.addresses);
+    let found = view.own.iter().chain(&view.addresses);
+    announced.chain(found).filter(|address| !address.is_loopback()).copied().collect()
 }
 
 /// A Service port and the frontends that it asks for, or has got.

@@ -88,6 +88,8 @@ pub struct Desired {
     pub ports: BTreeMap<ServicePort, DesiredPort>,
     /// The ranges by which clients that are pods of this node are known; none where their devices tell.
     pub local_ranges: BTreeSet<IpNet>,
+    /// The node's own addresses: a client that has one is the node itself.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// What load balancers are to be told about this node, by Service. Nothing for the kernel.
     pub health_checks: BTreeMap<ObjectName, HealthCheck>,
 }
@@ -177,8 +179,10 @@ pub struct HealthCheck {
 pub struct NodeView {
     /// Its name, which endpoints refer to.
     pub name: String,
-    /// Addresses found on its devices. Those of its Node object are added to them.
+    /// Addresses found on the devices that lead to others. Those of its Node object are added to them.
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses found on any of its devices.
+    pub own: BTreeSet<IpAddr>,
 }
 
 #[cfg(test)]

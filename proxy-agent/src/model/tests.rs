@@ -19,6 +19,7 @@ fn node() -> NodeView {
     NodeView {
         name: "n1".into(),
         addresses: ["10.0.0.1", "fd01::1", "127.0.0.1", "::1"].map(|a| a.parse().unwrap()).into(),
+        own: ["10.0.0.1", "10.244.0.254"].map(|a| a.parse().unwrap()).into(),
     }
 }
 

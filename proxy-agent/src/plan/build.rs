@@ -11,7 +11,7 @@ use super::planner::ServiceIds;
 use super::slots::{FreeSlots, joined};
 use super::tables::slot_ranges;
 use super::{Capacities, Change, ChangeKind, FamilyOp, FamilyTables, Full, Op, Plan, PlanFamily, Realized};
-use crate::model::{DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
+use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
 
 /// What both families write to.
 pub(super) struct Output {
@@ -86,12 +86,15 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         self.kept.contains(&id)
     }
 
-    /// Plans for the ranges by which local clients are known. They go before everything else, as all frontends ask
-    /// about them, and are so few that there is always room.
-    pub(super) fn place_local_ranges(&mut self, plan: &mut Plan, ranges: &BTreeSet<IpNet>) {
-        let wanted = range_keys::<A>(RangeKey::<A>::PODS, ranges);
-        self.write_ranges(&mut plan.ops, RangeKey::<A>::PODS, &wanted);
-        self.drop_ranges(RangeKey::<A>::PODS, &wanted);
+    /// Plans for the ranges by which clients are known that are not elsewhere. They go before everything else, as all
+    /// frontends ask about them, and are so few that there is always room.
+    pub(super) fn place_client_ranges(&mut self, plan: &mut Plan, desired: &Desired) {
+        let node: BTreeSet<IpNet> = desired.node_addresses.iter().copied().map(IpNet::from).collect();
+        for (owner, ranges) in [(RangeKey::<A>::PODS, &desired.local_ranges), (RangeKey::<A>::NODE, &node)] {
+            let wanted = range_keys::<A>(owner, ranges);
+            self.write_ranges(&mut plan.ops, owner, &wanted);
+            self.drop_ranges(owner, &wanted);
+        }
     }
 
     /// Plans for one Service port.
@@ -343,7 +346,7 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         for service in gone {
             frontends.extend(self.tables.frontends_of(service).map(|(key, _)| *key));
             backends.extend(self.tables.backends_of(service).map(|(id, _)| id));
-            if service != RangeKey::<A>::PODS {
+            if RangeKey::<A>::is_service(service) {
                 ranges.extend(self.tables.ranges_of(service));
             }
         }

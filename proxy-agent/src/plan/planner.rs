@@ -22,8 +22,8 @@ pub fn plan(desired: &Desired, realized: &Realized, capacities: &Capacities) -> 
     let mut out = Output { plan: Plan::default(), ids: ServiceIds::new(realized, capacities) };
     let mut v4 = Builder::<Ipv4>::new(realized, capacities);
     let mut v6 = Builder::<Ipv6>::new(realized, capacities);
-    v4.place_local_ranges(&mut out.plan, &desired.local_ranges);
-    v6.place_local_ranges(&mut out.plan, &desired.local_ranges);
+    v4.place_client_ranges(&mut out.plan, desired);
+    v6.place_client_ranges(&mut out.plan, desired);
     for (port, want) in &desired.ports {
         match port.family {
             Family::V4 => v4.place(&mut out, port, want),

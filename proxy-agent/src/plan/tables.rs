@@ -136,7 +136,7 @@ impl<A: PlanFamily> FamilyTables<A> {
 
     /// The Service port ids that frontends, backends or ranges refer to.
     pub(super) fn services(&self) -> impl Iterator<Item = u32> {
-        let owners = self.ranges_of.keys().filter(|owner| **owner != RangeKey::<A>::PODS);
+        let owners = self.ranges_of.keys().filter(|owner| RangeKey::<A>::is_service(**owner));
         self.frontends_of.keys().chain(self.backends_of.keys()).chain(owners).copied()
     }
 }

@@ -7,6 +7,7 @@
 //! When it ends, by a signal or a crash, the kernel goes on with what it has.
 
 mod devices;
+mod rules;
 mod services;
 mod sysctl;
 
@@ -20,12 +21,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::RunArgs;
 use crate::config::{ConfigError, Settings};
-use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, decide, follow};
+use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, PodDevices, decide, follow};
 use crate::event::{Event, EventReceiver};
 use crate::kernel::{
     self, AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
 };
-use crate::model::{ModelOptions, NodePortAddresses};
 use crate::output::chain;
 use crate::store::Store;
 use crate::watch::api::ApiOptions;
@@ -108,13 +108,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let network = follow().await?;
     sysctl::check(&network.borrow());
 
-    // Until the settings are led here. NodePorts are answered on every address, as before.
-    let options = ModelOptions {
-        proxy_name: args.service_proxy_name,
-        masquerade_all: settings.masquerade_all,
-        node_port_addresses: vec![NodePortAddresses::All],
-        ..ModelOptions::default()
-    };
+    let (options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
     let services = Services::new(maps, node_name.clone(), options, args.sizes.into())?;
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
@@ -131,6 +125,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
         store: Store::default(),
         network,
         filter: args.devices.unwrap_or_default(),
+        pod_devices,
         node_name,
         services,
         devices: Devices::new(Attacher::new(programs, pins, mode)),
@@ -156,6 +151,7 @@ struct Owner {
     store: Store,
     network: watch::Receiver<Network>,
     filter: DeviceFilter,
+    pod_devices: PodDevices,
     node_name: String,
     services: Services,
     devices: Devices,
@@ -228,12 +224,12 @@ impl Owner {
     /// Makes devices and maps what they should be. False if something has to be tried again.
     fn bring_into_kernel(&mut self) -> bool {
         let node_addresses = self.node_addresses();
-        let Decision { attach, addresses } = {
+        let Decision { attach, addresses, own } = {
             let network = self.network.borrow_and_update();
-            decide(&network, &self.filter, &node_addresses)
+            decide(&network, &self.filter, &self.pod_devices, &node_addresses)
         };
         let devices = self.devices.reconcile(attach, self.services.maps());
-        let services = match self.services.reconcile(&self.store, addresses) {
+        let services = match self.services.reconcile(&self.store, addresses, own) {
             Ok(is_done) => is_done,
             Err(error) => {
                 tracing::error!("{}; trying again on the state read anew", chain(&error));

@@ -49,10 +49,15 @@ impl Services {
         self.realized.as_ref().map_or(0, |realized| realized.services().count())
     }
 
-    /// Brings the maps to what the store says. `addresses` are those of the node's uplinks. False if there was
-    /// more to do than fits into one go.
-    pub(super) fn reconcile(&mut self, store: &Store, addresses: BTreeSet<IpAddr>) -> Result<bool, MapError> {
-        let node = NodeView { name: self.node_name.clone(), addresses };
+    /// Brings the maps to what the store says. `addresses` are those of the node's uplinks, `own` those of all its
+    /// devices. False if there was more to do than fits into one go.
+    pub(super) fn reconcile(
+        &mut self,
+        store: &Store,
+        addresses: BTreeSet<IpAddr>,
+        own: BTreeSet<IpAddr>,
+    ) -> Result<bool, MapError> {
+        let node = NodeView { name: self.node_name.clone(), addresses, own };
         let Some((desired, problems)) = desired(store, &node, &self.options) else {
             let missing: Vec<String> = store.missing().map(|kind| kind.to_string()).collect();
             tracing::debug!("waiting for the first full list of: {}", missing.join(", "));

@@ -84,7 +84,7 @@ impl Bed {
             program.load().with_context(|| format!("loading the program {name}"))?;
         }
         let mut device: HashMap<MapData, u32, Plain<Device>> = take(&mut ebpf, "device")?;
-        let pod = Device { role: DeviceRole::Pod as u8, ..Device::default() };
+        let pod = Device { role: DeviceRole::Pod as u8, detect: 1, ..Device::default() };
         device.insert(LOOPBACK, Plain(pod), 0).context("writing the device")?;
         let service_stats = take(&mut ebpf, "service_stats")?;
         let drop_stats = take(&mut ebpf, "drop_stats")?;

@@ -1,27 +1,21 @@
-//! From frontend to backend, and the flow that remembers the choice.
+//! A new flow, which remembers the backend that was chosen for it.
 
 use super::flow::Idle;
 use super::masquerade::random_port;
+use super::select::{Choice, Refusal, select};
 use super::{Env, Family, StoreError, StoreMode, Tuple};
-use crate::maps::{
-    Backend, DeviceRole, DropReason, Flow, FlowKey, FlowSide, FlowState, Frontend, FrontendKey, Masquerade, RangeKey,
-    TCP,
-};
+use crate::maps::{DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, TCP};
 
-/// How often a look-up is repeated that met the maps in the middle of a change.
-const LOOKUPS: u32 = 2;
 /// How many source ports are tried for a client port that already leads to the same backend.
 const PORT_PROBES: u32 = 4;
 
 /// What came of a packet that belongs to no flow.
 pub(super) enum Opening {
-    /// It is for no frontend.
-    NoFrontend,
-    /// It is for a frontend without backends.
-    NobodyServes,
     /// A flow was stored.
     Opened,
-    /// No flow could be stored.
+    /// None was, as the Service's rules say.
+    Refused(Refusal),
+    /// None could be stored.
     Failed(DropReason),
 }
 
@@ -39,9 +33,18 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
         state: if proto == TCP { FlowState::SYN } else { 0 },
         ..Flow::default()
     };
-    match choose(env, &mut flow, proto) {
-        Ok(()) => {}
-        Err(opening) => return opening,
+    let mut choice = Choice::default();
+    let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
+    if let Err(refusal) = select(env, &flow.client, &key, &mut choice) {
+        return Opening::Refused(refusal);
+    }
+    flow.backend = choice.addr;
+    flow.backend_port = choice.port;
+    flow.backend_id = choice.backend;
+    flow.generation = choice.generation;
+    flow.service = choice.service;
+    if choice.is_masqueraded {
+        flow.flags = Flow::<A>::MASQUERADE;
     }
     let now = env.now();
     (flow.began, flow.seen) = (now, now);
@@ -52,67 +55,6 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
         }
         Err(reason) => Opening::Failed(reason),
     }
-}
-
-/// Chooses the flow's backend.
-///
-/// The agent may switch a frontend to another range of slots between two look-ups here. A backend that is
-/// gone or serves another Service port tells so, and the look-ups are made again.
-#[inline(always)]
-fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), Opening> {
-    let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
-    for _ in 0..LOOKUPS {
-        let Some(frontend) = env.frontend(&key) else {
-            return Err(Opening::NoFrontend);
-        };
-        if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, flow.client)) {
-            return Err(Opening::Failed(DropReason::SourceRange));
-        }
-        let is_pod = env.role() == DeviceRole::Pod as u8;
-        let (first, count) =
-            if is_pod { (frontend.first, frontend.count) } else { (frontend.outside_first, frontend.outside_count) };
-        if count == 0 && frontend.flags & Frontend::DROP != 0 {
-            return Err(Opening::Failed(DropReason::NoLocalBackend));
-        }
-        if count == 0 {
-            env.count(frontend.service, |counters| counters.refused += 1);
-            return Err(Opening::NobodyServes);
-        }
-        // The high bits of the product: a number below `count` without a division.
-        let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
-        let Some(id) = env.slot(first.wrapping_add(index)) else {
-            continue;
-        };
-        let Some(backend) = env.backend(id) else {
-            continue;
-        };
-        if backend.is_live() && backend.service == frontend.service {
-            flow.backend = backend.addr;
-            flow.backend_port = backend.port;
-            flow.backend_id = id;
-            flow.generation = backend.generation;
-            flow.service = frontend.service;
-            if needs_masquerade(frontend.masquerade, is_pod, &flow.client, &backend) {
-                flow.flags = Flow::<A>::MASQUERADE;
-            }
-            return Ok(());
-        }
-    }
-    Err(Opening::Failed(DropReason::BackendMissing))
-}
-
-/// Whether the backend is to see the node's address instead of the client's: see [`Masquerade`].
-///
-/// A pod that reaches itself is always masqueraded: it would answer itself directly (kube-proxy's hairpin rule).
-#[inline(always)]
-fn needs_masquerade<A: Family>(rule: u8, is_pod: bool, client: &A, backend: &Backend<A>) -> bool {
-    if backend.addr == *client {
-        return true;
-    }
-    if is_pod {
-        return rule & Masquerade::PODS != 0;
-    }
-    rule & Masquerade::OUTSIDE != 0 && !(rule & Masquerade::KEEP_OUTSIDE != 0 && backend.is_local())
 }
 
 /// Stores the flow on the client's side and in the stack, under another source port if it must be.

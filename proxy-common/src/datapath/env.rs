@@ -1,7 +1,7 @@
 //! Everything outside the packet, as the core sees it.
 
 use crate::addr::Address;
-use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters};
+use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, Masquerade, RangeKey, ServiceCounters};
 
 /// The maps of one address family.
 pub trait Tables<A: Address> {
@@ -45,6 +45,31 @@ pub enum StoreError {
     Full,
 }
 
+/// Who a client is. The numbers are the bits of [`Masquerade`] that are about it.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// A pod of this node.
+    Pod = Masquerade::PODS,
+    /// The node itself.
+    Node = Masquerade::NODE,
+    /// Anybody else.
+    Outside = Masquerade::OUTSIDE,
+}
+
+/// What a hook knows of its clients without a look at their addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are pods of this node.
+    Pods,
+    /// They are sockets of the node itself.
+    Node,
+    /// Those in a range of [`RangeKey::PODS`] are pods of this node.
+    ByAddress,
+    /// They are not pods of this node.
+    Elsewhere,
+}
+
 /// What a hook offers beside the maps: clock, randomness, its device, counters.
 pub trait Host {
     /// Whole seconds since boot (CLOCK_MONOTONIC, coarse).
@@ -56,8 +81,8 @@ pub trait Host {
     /// The device that the packet is on, if the agent knows it.
     fn device(&self) -> Option<Device>;
 
-    /// The role of that device, a [`DeviceRole`](crate::maps::DeviceRole); 0 if the agent does not know the device.
-    fn role(&self) -> u8;
+    /// Who the clients are that come in here.
+    fn origin(&self) -> Origin;
 
     /// Counts on a Service port.
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters));

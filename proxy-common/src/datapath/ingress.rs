@@ -6,6 +6,7 @@ use super::masquerade::is_masquerade_port;
 use super::parse::{Kind, Parsed, parse, parse_error};
 use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
+use super::select::Refusal;
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
 use crate::maps::{DropReason, FlowSide, FlowState};
 
@@ -16,9 +17,9 @@ pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> 
         Step::Done(verdict) => verdict,
         Step::Other => error::<A, E, P>(packet, env),
         Step::Slow => match begin::<A, E, P>(packet, env) {
-            Opening::NoFrontend => Verdict::Pass,
-            Opening::NobodyServes => refuse::<A, P>(packet),
-            Opening::Failed(reason) => Verdict::Drop(reason),
+            Opening::Refused(Refusal::NoFrontend) => Verdict::Pass,
+            Opening::Refused(Refusal::NobodyServes) => refuse::<A, P>(packet),
+            Opening::Refused(Refusal::Drop(reason)) | Opening::Failed(reason) => Verdict::Drop(reason),
             Opening::Opened => match translate::<A, E, P>(packet, env) {
                 Step::Done(Verdict::Translated) => Verdict::Opened,
                 Step::Done(verdict) => verdict,
@@ -73,7 +74,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 fn begin<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Opening {
     match parse::<A, P>(packet) {
         Some(parsed) => open(env, &parsed.tuple),
-        None => Opening::NoFrontend,
+        None => Opening::Refused(Refusal::NoFrontend),
     }
 }
 

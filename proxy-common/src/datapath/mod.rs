@@ -7,7 +7,8 @@
 //! | `parse` | header to [`Tuple`]; ICMP errors speak of the packet they quote |
 //! | `ingress` | towards the backend: undo the masquerade of replies, DNAT requests |
 //! | `egress` | towards the wire: undo the DNAT of replies, masquerade requests |
-//! | `balance` | frontend to backend, and the new flow |
+//! | [`select`](select()) | frontend to backend: the rules of a Service, without a packet |
+//! | `balance` | the new flow |
 //! | `masquerade` | a source address and port for a flow that leaves the node |
 //! | `rewrite` | the only place that changes a forwarded packet |
 //! | `refuse` | TCP RST and ICMP port unreachable where nobody serves |
@@ -30,15 +31,17 @@ mod packet;
 mod parse;
 mod refuse;
 mod rewrite;
+mod select;
 
 pub use egress::egress;
-pub use env::{Env, Host, StoreError, StoreMode, Tables};
+pub use env::{Client, Env, Host, Origin, StoreError, StoreMode, Tables};
 pub use family::{Family, IpHeader};
 pub use flow::idle_limit;
 pub use ingress::{ingress, is_reply};
 pub use masquerade::MASQUERADE_PORTS;
 pub use packet::{Packet, TransportChange};
 pub use parse::Tuple;
+pub use select::{Choice, Refusal, select};
 
 use crate::maps::DropReason;
 

@@ -15,10 +15,24 @@ pub struct Device {
     pub bridge: [u8; 6],
     /// A [`DeviceRole`].
     pub role: u8,
+    /// How pods of this node are told from other clients that come in here: a [`DetectLocal`].
+    pub detect: u8,
     /// Always 0.
-    pub zero: [u8; 5],
+    pub zero: [u8; 4],
 }
 plain!(Device = 32);
+
+/// How a device tells that clients which come in by it are pods of this node (kube-proxy's detectLocalMode).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DetectLocal {
+    /// They are not.
+    No = 0,
+    /// They are.
+    Yes = 1,
+    /// Their addresses tell: those in a range of [`RangeKey::PODS`](super::RangeKey::PODS) are.
+    ByAddress = 2,
+}
 
 /// What is on the other end of a device.
 #[repr(u8)]

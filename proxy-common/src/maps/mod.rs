@@ -16,7 +16,7 @@ mod service;
 pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
 pub use counters::{DropReason, ServiceCounters};
-pub use device::{Device, DeviceRole};
+pub use device::{DetectLocal, Device, DeviceRole};
 pub use flow::{Flow, FlowKey, FlowSide, FlowState};
 pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
 pub use range::{RangeKey, RangeMark};
@@ -24,7 +24,7 @@ pub use service::ServiceName;
 
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;

@@ -13,7 +13,7 @@ use crate::addr::{Address, Ipv4, Ipv6};
 pub struct RangeKey<A: Address> {
     /// How many bits count: 32 for the owner, and the range's prefix length.
     pub prefix: u32,
-    /// Id of the Service port whose clients are limited to the range; [`RangeKey::PODS`] for no Service port.
+    /// Id of the Service port whose clients are limited to the range; or [`RangeKey::PODS`], or [`RangeKey::NODE`].
     pub owner: u32,
     /// First address of the range.
     pub addr: A,
@@ -24,8 +24,17 @@ impl<A: Address> RangeKey<A> {
     /// The owner of the ranges that pods have their addresses from, by which local clients are told where no
     /// device tells (kube-proxy's detectLocalMode ClusterCIDR and NodeCIDR). Id 0 is no Service port.
     pub const PODS: u32 = 0;
+    /// The owner of the node's own addresses: a client that has one is the node itself. No Service port has such an id.
+    pub const NODE: u32 = u32::MAX;
+    /// Owners from here on are no Service ports.
+    const RESERVED: u32 = u32::MAX - 15;
     /// How many bits the owner has.
     pub const OWNER_BITS: u32 = 32;
+
+    /// Whether an owner is the id of a Service port.
+    pub const fn is_service(owner: u32) -> bool {
+        owner != Self::PODS && owner < Self::RESERVED
+    }
 
     /// The key that asks whether an address is in a range of this owner.
     #[inline(always)]

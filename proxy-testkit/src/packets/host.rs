@@ -6,12 +6,12 @@ use anyhow::Result;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
-use proxy_common::datapath::{Host, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress};
-use proxy_common::maps::{
-    Backend, Device, DeviceRole, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
+use proxy_common::datapath::{
+    Host, Origin, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
 };
+use proxy_common::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters};
 
-use super::{Done, Executor, Hook, NODE, World};
+use super::{Done, Executor, Hook, NODE, Via, World};
 
 /// Maps of one family in memory.
 #[derive(Default)]
@@ -55,9 +55,10 @@ impl HostEnv {
         }
     }
 
-    /// Sets the role of the device that the next packets are on.
-    pub fn set_role(&mut self, role: DeviceRole) {
-        self.device.role = role as u8;
+    /// Sets the device that the next packets are on.
+    pub fn set_device(&mut self, via: Via) {
+        self.device.role = via.role() as u8;
+        self.device.detect = via.detect() as u8;
     }
 
     /// What was counted on a Service port.
@@ -118,8 +119,12 @@ impl Host for HostEnv {
         Some(self.device)
     }
 
-    fn role(&self) -> u8 {
-        self.device.role
+    fn origin(&self) -> Origin {
+        match self.device.detect {
+            1 => Origin::Pods,
+            2 => Origin::ByAddress,
+            _ => Origin::Elsewhere,
+        }
     }
 
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
@@ -274,8 +279,8 @@ impl Executor for HostExecutor {
         Ok(())
     }
 
-    fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done> {
-        self.env.set_role(role);
+    fn run(&mut self, hook: Hook, via: Via, packet: &[u8]) -> Result<Done> {
+        self.env.set_device(via);
         let mut packet = HostPacket::new(packet.to_vec());
         Ok(match self.env.run(hook, &mut packet) {
             Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),

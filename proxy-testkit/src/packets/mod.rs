@@ -15,7 +15,7 @@ pub use world::{NODE, Tables, World};
 
 use anyhow::{Context, Result, ensure};
 use proxy_common::datapath::MASQUERADE_PORTS;
-use proxy_common::maps::DeviceRole;
+use proxy_common::maps::{DetectLocal, DeviceRole};
 
 /// A sentence about the datapath, and the packets that show it.
 pub struct Scenario {
@@ -31,12 +31,42 @@ pub struct Step {
     pub what: &'static str,
     /// The hook that it meets.
     pub hook: Hook,
-    /// The role of the device that it is on.
-    pub role: DeviceRole,
+    /// The device that it is on.
+    pub via: Via,
     /// The packet, from its IP header on; given the masquerade port that was seen last.
     pub packet: Box<dyn Fn(u16) -> Vec<u8>>,
     /// What is to become of it.
     pub expect: Expect,
+}
+
+/// The device that a packet is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A pod's, which tells that its clients are pods of this node.
+    Pod,
+    /// An uplink.
+    Uplink,
+    /// An uplink where addresses tell pods of this node from others, as with detectLocalMode ClusterCIDR.
+    UplinkByAddress,
+}
+
+impl Via {
+    /// The device's role.
+    pub const fn role(self) -> DeviceRole {
+        match self {
+            Self::Pod => DeviceRole::Pod,
+            Self::Uplink | Self::UplinkByAddress => DeviceRole::Uplink,
+        }
+    }
+
+    /// How it tells pods of this node.
+    pub const fn detect(self) -> DetectLocal {
+        match self {
+            Self::Pod => DetectLocal::Yes,
+            Self::Uplink => DetectLocal::No,
+            Self::UplinkByAddress => DetectLocal::ByAddress,
+        }
+    }
 }
 
 /// Where a packet meets the datapath.
@@ -79,7 +109,7 @@ pub trait Executor {
     fn reset(&mut self, world: &World) -> Result<()>;
 
     /// Sends one packet, from its IP header on, through a hook.
-    fn run(&mut self, hook: Hook, role: DeviceRole, packet: &[u8]) -> Result<Done>;
+    fn run(&mut self, hook: Hook, via: Via, packet: &[u8]) -> Result<Done>;
 }
 
 /// Runs one scenario from empty flows on.
@@ -89,7 +119,7 @@ pub fn run(scenario: &Scenario, executor: &mut impl Executor) -> Result<()> {
     for (number, step) in scenario.steps.iter().enumerate() {
         let place = || format!("{}: packet {} ({})", scenario.name, number + 1, step.what);
         let packet = (step.packet)(port);
-        let done = executor.run(step.hook, step.role, &packet).with_context(place)?;
+        let done = executor.run(step.hook, step.via, &packet).with_context(place)?;
         check(step, &packet, &done, &mut port).with_context(place)?;
     }
     Ok(())

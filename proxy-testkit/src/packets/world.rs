@@ -176,6 +176,10 @@ fn services(places: &Places) -> [Service; 7] {
 fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<A> {
     let mut tables =
         Tables { frontends: Vec::new(), slots: Vec::new(), backends: vec![Backend::default()], ranges: Vec::new() };
+    // Pods are in the network of `pod`, by half (/16, /64).
+    let half = RangeKey::<A>::OWNER_BITS + u32::try_from(A::LEN * 4).unwrap_or(0);
+    tables.ranges.push(RangeKey { prefix: half, owner: RangeKey::<A>::PODS, addr: address(places.pod) });
+    tables.ranges.push(RangeKey::exact(RangeKey::<A>::NODE, address(places.node)));
     let mut id = 0;
     for service in services(places) {
         for proto in [TCP, UDP] {
@@ -194,8 +198,7 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
                 });
             }
             if let Some(source) = service.source {
-                let prefix = RangeKey::<A>::OWNER_BITS + u32::try_from(A::LEN * 4).unwrap_or(0);
-                tables.ranges.push(RangeKey { prefix, owner: id, addr: address(source) });
+                tables.ranges.push(RangeKey { prefix: half, owner: id, addr: address(source) });
             }
             let count = u32::from(service.endpoint.is_some());
             let is_local_here = service.endpoint.is_some_and(|(_, is_local)| is_local);
@@ -210,7 +213,7 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
                     | if service.is_external_local { Frontend::DROP | Frontend::OUTSIDE_LOCAL } else { 0 },
                 masquerade: match kind {
                     FrontendKind::ClusterIp => Masquerade::OUTSIDE,
-                    _ if service.is_external_local => 0,
+                    _ if service.is_external_local => Masquerade::NODE,
                     _ => Masquerade::ALL | Masquerade::KEEP_OUTSIDE,
                 },
                 ..Frontend::default()

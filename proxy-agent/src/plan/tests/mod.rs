@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey};
 
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan};
@@ -126,8 +126,11 @@ fn read_all(realized: &Realized) -> Desired {
     let ports = realized.services().map(|(_, port)| port.unwrap().clone());
     let mut local_ranges = ranges::<Ipv4>(realized, 0);
     local_ranges.extend(ranges::<Ipv6>(realized, 0));
+    let mut node = ranges::<Ipv4>(realized, RangeKey::<Ipv4>::NODE);
+    node.extend(ranges::<Ipv6>(realized, RangeKey::<Ipv6>::NODE));
+    let node_addresses = node.iter().map(IpNet::addr).collect();
     let ports = ports.map(|port| (port.clone(), read(realized, &port))).collect();
-    Desired { ports, local_ranges, ..Desired::default() }
+    Desired { ports, local_ranges, node_addresses, ..Desired::default() }
 }
 
 /// The entries of the maps, as reading them back gives them.
@@ -137,7 +140,7 @@ fn entries(realized: &Realized) -> Vec<Op> {
         ops.extend(
             tables.frontends().map(|(key, frontend)| A::op(FamilyOp::SetFrontend { key: *key, frontend: *frontend })),
         );
-        for owner in 0..ROOMY.services {
+        for owner in (0..ROOMY.services).chain([RangeKey::<A>::NODE]) {
             ops.extend(tables.ranges_of(owner).map(|key| A::op(FamilyOp::SetRange { key: *key })));
         }
         for id in 1..ROOMY.backends {

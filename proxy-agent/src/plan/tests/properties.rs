@@ -107,12 +107,14 @@ fn world() -> impl Strategy<Value = Desired> {
         });
         let family = |index| if index == 4 { Family::V4 } else { Family::V6 };
         let local = local.into_iter().map(|(index, last)| IpNet::from(address(family(index), last)));
-        Desired { ports: ports.collect(), local_ranges: local.collect(), ..Desired::default() }
+        let local: BTreeSet<_> = local.collect();
+        let node_addresses = local.iter().map(IpNet::addr).take(1).collect();
+        Desired { ports: ports.collect(), local_ranges: local, node_addresses, ..Desired::default() }
     })
 }
 
 fn narrow() -> impl Strategy<Value = Capacities> {
-    let ranges = 8..14_u32;
+    let ranges = 9..15_u32;
     (1..8_u32, 1..8_u32, 1..12_u32, 1..14_u32, ranges).prop_map(|(services, frontends, backends, slots, ranges)| {
         Capacities { services, frontends, backends, slots, ranges }
     })

@@ -264,13 +264,30 @@ fn ranges_come_before_the_frontends_that_ask_about_them_and_go_after() {
     assert_eq!(ops, ["frontend 192.0.2.9 = 1 slots 0+1", "range of 1 198.51.100.0/24 gone"]);
 
     // Those of pods are nobody's.
-    let pods = Desired { local_ranges: ["10.244.0.0/16".parse().unwrap()].into(), ..guarded(&["203.0.113.0/25"]) };
+    let pods = Desired {
+        local_ranges: ["10.244.0.0/16".parse().unwrap()].into(),
+        node_addresses: ["10.0.0.1".parse().unwrap()].into(),
+        ..guarded(&["203.0.113.0/25"])
+    };
     let (ops, _) = step(&mut maps, &pods);
-    let first = ["range of 0 10.244.0.0/16", "range of 1 203.0.113.0/25", "frontend 192.0.2.9 = 1 slots 0+1"];
+    let first = [
+        "range of 0 10.244.0.0/16",
+        "range of 4294967295 10.0.0.1/32",
+        "range of 1 203.0.113.0/25",
+        "frontend 192.0.2.9 = 1 slots 0+1",
+    ];
     assert_eq!(ops, first);
     assert_eq!(read_all(&maps), pods);
     let (ops, _) = step(&mut maps, &Desired::default());
-    assert_eq!(ops[2..], ["range of 0 10.244.0.0/16 gone", "range of 1 203.0.113.0/25 gone", "service 1 free"]);
+    assert_eq!(
+        ops[2..],
+        [
+            "range of 0 10.244.0.0/16 gone",
+            "range of 4294967295 10.0.0.1/32 gone",
+            "range of 1 203.0.113.0/25 gone",
+            "service 1 free"
+        ]
+    );
 }
 
 #[test]

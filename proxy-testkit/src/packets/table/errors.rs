@@ -1,6 +1,6 @@
 //! ICMP errors about packets of a flow.
 
-use proxy_common::maps::DeviceRole::{Pod, Uplink};
+use super::super::Via::{Pod, Uplink};
 
 use super::super::world::{Places, REMOTE_NODE_PORT};
 use super::super::{Hook, Scenario, Step, icmp_error};
@@ -73,7 +73,7 @@ pub(super) fn errors(family: &str, p: &Places) -> Vec<Scenario> {
                     Step {
                         what: "the error to the node is the client's",
                         hook: Hook::Ingress,
-                        role: Uplink,
+                        via: Uplink,
                         packet: Box::new(move |port| {
                             let about = proto.packet(at(places.node, port), remote, "S");
                             icmp_error(places.router, places.node, false, &about, length)

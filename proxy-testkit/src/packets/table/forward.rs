@@ -1,6 +1,6 @@
 //! Requests and replies of the ways that a Service is reached.
 
-use proxy_common::maps::DeviceRole::{Pod, Uplink};
+use super::super::Via::{Pod, Uplink, UplinkByAddress};
 
 use super::super::world::{LOCAL_NODE_PORT, Places, REMOTE_NODE_PORT};
 use super::super::{Expect, Hook, Scenario, Step};
@@ -156,9 +156,10 @@ pub(super) fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario>
                     proto.packet(client, local, "S"),
                     becomes(proto.packet(client, neighbour, "S")),
                 ),
-                Step { role: Pod, ..masqueraded("reaches the pod from the node", proto, p, client, neighbour, "S") },
+                Step { via: Pod, ..masqueraded("reaches the pod from the node", proto, p, client, neighbour, "S") },
             ],
         },
+        known_by_address(way("pods of this node known by their addresses, and the node by its own"), p, proto),
         policies(way("policies of a load balancer's address"), p, proto),
         hairpin(way("a pod to itself: masqueraded to the node"), p, proto),
     ]
@@ -169,7 +170,7 @@ fn policies(name: String, p: &Places, proto: Proto) -> Scenario {
     let (pod, remote, neighbour) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.neighbour, 8080));
     let (client, router) = (at(p.outside, 50_000), at(p.router, 50_000));
     let (local_only, guarded) = (at(p.local_only, 80), at(p.guarded, 80));
-    let sends = |what, role, from, to, expect| step(what, Hook::Ingress, role, proto.packet(from, to, "S"), expect);
+    let sends = |what, via, from, to, expect| step(what, Hook::Ingress, via, proto.packet(from, to, "S"), expect);
     Scenario {
         name,
         steps: vec![
@@ -179,6 +180,37 @@ fn policies(name: String, p: &Places, proto: Proto) -> Scenario {
             sends("in the range", Uplink, client, guarded, becomes(proto.packet(client, neighbour, "S"))),
             sends("not in the range", Uplink, router, guarded, Expect::Drop),
             sends("a pod, which is not in it either", Pod, pod, guarded, Expect::Drop),
+        ],
+    }
+}
+
+/// detectLocalMode ClusterCIDR; and a client with the node's own address.
+fn known_by_address(name: String, p: &Places, proto: Proto) -> Scenario {
+    let (pod, remote) = (at(p.pod, 40_000), at(p.remote, 8080));
+    let (client, node) = (at(p.outside, 50_000), at(p.node, 50_001));
+    let (vip, local_only) = (at(p.to_remote, 80), at(p.local_only, 80));
+    let sends = |what, via, from, to, expect| step(what, Hook::Ingress, via, proto.packet(from, to, "S"), expect);
+    let arrives = |from| becomes(proto.packet(from, remote, "S"));
+    Scenario {
+        name,
+        steps: vec![
+            sends("a pod to a ClusterIP", UplinkByAddress, pod, vip, arrives(pod)),
+            step("keeps its address", Hook::Egress, Uplink, proto.packet(pod, remote, "S"), Expect::Untouched),
+            sends("a client from elsewhere", UplinkByAddress, client, vip, arrives(client)),
+            masqueraded("does not", proto, p, client, remote, "S"),
+            sends("Local, nobody here: a pod goes anywhere", UplinkByAddress, at(p.pod, 40_001), local_only, {
+                arrives(at(p.pod, 40_001))
+            }),
+            sends("others are dropped", UplinkByAddress, client, local_only, Expect::Drop),
+            sends(
+                "a pod where the device does not tell: likewise",
+                Uplink,
+                at(p.pod, 40_002),
+                local_only,
+                Expect::Drop,
+            ),
+            sends("the node itself goes anywhere", Uplink, node, local_only, arrives(node)),
+            masqueraded("under the address that it leaves with", proto, p, node, remote, "S"),
         ],
     }
 }
@@ -195,8 +227,8 @@ fn hairpin(name: String, p: &Places, proto: Proto) -> Scenario {
                 proto.packet(pod, vip, "S"),
                 becomes(proto.packet(pod, own, "S")),
             ),
-            Step { role: Pod, ..masqueraded("comes back from the node", proto, p, pod, own, "S") },
-            Step { role: Pod, ..reply_to_masquerade("the answer to the node is the pod's", proto, p, own, pod, "SA") },
+            Step { via: Pod, ..masqueraded("comes back from the node", proto, p, pod, own, "S") },
+            Step { via: Pod, ..reply_to_masquerade("the answer to the node is the pod's", proto, p, own, pod, "SA") },
             step(
                 "and reaches it from the Service",
                 Hook::Egress,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proxy_common::maps::DeviceRole::{self, Pod, Uplink};
+use super::Via::{self, Pod, Uplink};
 
 mod errors;
 mod forward;
@@ -59,8 +59,8 @@ fn at(address: IpAddr, port: u16) -> SocketAddr {
 }
 
 /// A step whose packet does not depend on a masquerade port.
-fn step(what: &'static str, hook: Hook, role: DeviceRole, packet: Vec<u8>, expect: Expect) -> Step {
-    Step { what, hook, role, packet: Box::new(move |_| packet.clone()), expect }
+fn step(what: &'static str, hook: Hook, via: Via, packet: Vec<u8>, expect: Expect) -> Step {
+    Step { what, hook, via, packet: Box::new(move |_| packet.clone()), expect }
 }
 
 fn becomes(packet: Vec<u8>) -> Expect {
@@ -80,7 +80,7 @@ fn masqueraded(
     Step {
         what,
         hook: Hook::Egress,
-        role: Uplink,
+        via: Uplink,
         packet: Box::new(move |_| proto.packet(client, backend, flags)),
         expect: Expect::Masqueraded(Box::new(move |port| proto.packet(at(node, port), backend, flags))),
     }
@@ -99,7 +99,7 @@ fn reply_to_masquerade(
     Step {
         what,
         hook: Hook::Ingress,
-        role: Uplink,
+        via: Uplink,
         packet: Box::new(move |port| proto.packet(backend, at(node, port), flags)),
         expect: Expect::Becomes(Box::new(move |_| proto.packet(backend, client, flags))),
     }

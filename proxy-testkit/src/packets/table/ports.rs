@@ -1,6 +1,6 @@
 //! Client ports that meet at one backend.
 
-use proxy_common::maps::DeviceRole::Pod;
+use super::super::Via::Pod;
 
 use super::super::world::Places;
 use super::super::{Expect, Hook, Scenario, Step, tcp};
@@ -18,14 +18,14 @@ pub(super) fn clash(family: &str, p: &Places) -> Scenario {
             Step {
                 what: "the second gets another source port",
                 hook: Hook::Ingress,
-                role: Pod,
+                via: Pod,
                 packet: Box::new(move |_| tcp(pod, other, "S", b"")),
                 expect: Expect::Masqueraded(Box::new(move |port| tcp(at(place, port), remote, "S", b""))),
             },
             Step {
                 what: "its answer comes to the first port, from the second Service",
                 hook: Hook::Egress,
-                role: Pod,
+                via: Pod,
                 packet: Box::new(move |port| tcp(remote, at(place, port), "SA", b"")),
                 expect: becomes(tcp(other, pod, "SA", b"")),
             },
@@ -63,7 +63,7 @@ pub(super) fn reuse(family: &str, p: &Places) -> Scenario {
             Step {
                 what: "through another Service: with another port, for the backend's socket is in TIME_WAIT",
                 hook: Hook::Ingress,
-                role: Pod,
+                via: Pod,
                 packet: Box::new(move |_| tcp(pod, other, "S", b"")),
                 expect: Expect::Masqueraded(Box::new(move |port| tcp(at(place, port), remote, "S", b""))),
             },

@@ -1,0 +1,129 @@
+//! From frontend to backend: the rules of a Service, for packets and sockets alike.
+
+use super::{Client, Env, Family, Origin};
+use crate::maps::{Backend, DropReason, Frontend, FrontendKey, Masquerade, RangeKey};
+
+/// How often a look-up is repeated that met the maps in the middle of a change.
+const LOOKUPS: u32 = 2;
+
+/// The backend that was chosen for a client.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice<A> {
+    /// Address of the backend.
+    pub addr: A,
+    /// Its port, network order.
+    pub port: [u8; 2],
+    /// Whether it is to see an address of this node instead of the client's.
+    pub is_masqueraded: bool,
+    /// Id of the backend.
+    pub backend: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// Id of the Service port.
+    pub service: u32,
+}
+
+/// Why no backend was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such frontend: the packet is not ours.
+    NoFrontend,
+    /// Nobody serves the Service port anywhere: the client is to be told so. It has been counted.
+    NobodyServes,
+    /// The client is to hear nothing.
+    Drop(DropReason),
+}
+
+/// Chooses a backend for a client's new flow to a frontend. `choice` is valid if this is `Ok`.
+///
+/// The agent may switch a frontend to another range of slots between two look-ups here. A backend that is
+/// gone or serves another Service port tells so, and the look-ups are made again.
+///
+/// # Errors
+/// [`Refusal`] says what to tell the client.
+#[inline(always)]
+pub fn select<A: Family, E: Env<A>>(
+    env: &mut E,
+    client: &A,
+    key: &FrontendKey<A>,
+    choice: &mut Choice<A>,
+) -> Result<(), Refusal> {
+    for _ in 0..LOOKUPS {
+        let Some(frontend) = env.frontend(key) else {
+            return Err(Refusal::NoFrontend);
+        };
+        if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, *client)) {
+            return Err(Refusal::Drop(DropReason::SourceRange));
+        }
+        let who = identify(env, client, &frontend);
+        let (first, count) = match who {
+            Client::Pod | Client::Node => (frontend.first, frontend.count),
+            Client::Outside => (frontend.outside_first, frontend.outside_count),
+        };
+        if count == 0 && frontend.flags & Frontend::DROP != 0 {
+            return Err(Refusal::Drop(DropReason::NoLocalBackend));
+        }
+        if count == 0 {
+            env.count(frontend.service, |counters| counters.refused += 1);
+            return Err(Refusal::NobodyServes);
+        }
+        // The high bits of the product: a number below `count` without a division.
+        let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
+        let Some(id) = env.slot(first.wrapping_add(index)) else {
+            continue;
+        };
+        let Some(backend) = env.backend(id) else {
+            continue;
+        };
+        if backend.is_live() && backend.service == frontend.service {
+            choice.addr = backend.addr;
+            choice.port = backend.port;
+            choice.is_masqueraded = needs_masquerade(frontend.masquerade, who, client, &backend);
+            choice.backend = id;
+            choice.generation = backend.generation;
+            choice.service = frontend.service;
+            return Ok(());
+        }
+    }
+    Err(Refusal::Drop(DropReason::BackendMissing))
+}
+
+/// Says who a client is, as far as it matters to the frontend.
+///
+/// What the hook knows comes first, then the ranges of pods, then the node's own addresses: the order of kube-proxy's
+/// rules for externalTrafficPolicy Local (`pkg/proxy/nftables/proxier.go`).
+#[inline(always)]
+fn identify<A: Family, E: Env<A>>(env: &E, client: &A, frontend: &Frontend) -> Client {
+    match env.origin() {
+        Origin::Pods => return Client::Pod,
+        Origin::Node => return Client::Node,
+        Origin::ByAddress if env.is_in_range(&RangeKey::exact(RangeKey::<A>::PODS, *client)) => return Client::Pod,
+        Origin::ByAddress | Origin::Elsewhere => {}
+    }
+    if treats_node_apart(frontend) && env.is_in_range(&RangeKey::exact(RangeKey::<A>::NODE, *client)) {
+        return Client::Node;
+    }
+    Client::Outside
+}
+
+/// Whether the frontend's rules for the node itself are others than for clients from elsewhere.
+#[inline(always)]
+fn treats_node_apart(frontend: &Frontend) -> bool {
+    const BOTH: u8 = Masquerade::NODE | Masquerade::OUTSIDE;
+    let masquerade = frontend.masquerade;
+    let is_same = masquerade & BOTH == 0 || (masquerade & BOTH == BOTH && masquerade & Masquerade::KEEP_OUTSIDE == 0);
+    !is_same || frontend.first != frontend.outside_first || frontend.count != frontend.outside_count
+}
+
+/// Whether the backend is to see the node's address instead of the client's: see [`Masquerade`].
+///
+/// A client that reaches itself is always masqueraded: it would answer itself directly (kube-proxy's hairpin rule).
+#[inline(always)]
+fn needs_masquerade<A: Family>(rule: u8, who: Client, client: &A, backend: &Backend<A>) -> bool {
+    if backend.addr == *client {
+        return true;
+    }
+    let keeps = who == Client::Outside && rule & Masquerade::KEEP_OUTSIDE != 0 && backend.is_local();
+    rule & who as u8 != 0 && !keeps
+}
