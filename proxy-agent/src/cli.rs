@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use crate::config::KubeProxyFlags;
 use crate::devices::DeviceFilter;
 use crate::kernel::{AttachMode, PinPath, Sizes};
-use crate::object::ObjectName;
+use crate::object::{ObjectName, parse_range};
 use crate::output::Format;
 
 /// Pointsman: a Kubernetes Service load balancer in the kernel.
@@ -101,6 +102,14 @@ pub struct RuleArgs {
     /// externalTrafficPolicy Cluster; by default they keep their address there
     #[arg(long)]
     pub masquerade_local_backends: bool,
+    /// The ranges that ClusterIPs are from, as the API server has them: packets to addresses there that no Service has
+    /// are dropped
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = service_range)]
+    pub service_cluster_ip_range: Vec<IpNet>,
+}
+
+fn service_range(text: &str) -> Result<IpNet, String> {
+    parse_range(text).map_err(|error| error.to_string())
 }
 
 /// `NAMESPACE/NAME`.

@@ -8,7 +8,7 @@ use proxy_agent::devices::Layer;
 use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, PinPath, Programs, Sizes};
 use proxy_agent::plan::{FamilyOp, Op};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Device, FlowKey};
+use proxy_common::maps::{AffinityKey, Device, FlowKey};
 use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, Via, World, run, scenarios};
 
 /// `TCX_NEXT`, as the kernel reports it of a test run.
@@ -47,7 +47,8 @@ impl TcExecutor {
             max_services: 100,
             max_flows: 1_000,
             max_devices: 10,
-            max_ranges: 10,
+            max_ranges: 40,
+            max_affinities: 100,
         };
         let programs = Programs::load(&pins.0, &sizes, PacketLog::Off)?;
         let maps = MapSet::open(&pins.0.maps())?;
@@ -67,6 +68,8 @@ impl Executor for TcExecutor {
     fn reset(&mut self, world: &World) -> Result<()> {
         forget_flows(&self.maps.v4)?;
         forget_flows(&self.maps.v6)?;
+        remember(&self.maps.v4, &world.v4)?;
+        remember(&self.maps.v6, &world.v6)?;
         for op in ops(&world.v4).map(Op::V4).chain(ops(&world.v6).map(Op::V6)) {
             self.maps.apply(&op)?;
         }
@@ -128,13 +131,30 @@ where
     Ok(())
 }
 
+/// What is remembered of clients is what the world says, and nothing of the scenario before.
+fn remember<A: Address>(maps: &FamilyMaps<A>, tables: &Tables<A>) -> Result<()>
+where
+    AffinityKey<A>: bytemuck::Pod,
+{
+    let mut keys = Vec::new();
+    maps.affinity.for_each(|key, _| keys.push(key))?;
+    for key in keys {
+        maps.affinity.remove(&key)?;
+    }
+    for (key, affinity) in &tables.affinities {
+        maps.affinity.set(key, affinity)?;
+    }
+    Ok(())
+}
+
 fn ops<A: Address>(tables: &Tables<A>) -> impl Iterator<Item = FamilyOp<A>> {
     let backends = (0..).zip(&tables.backends).map(|(id, backend)| FamilyOp::SetBackend { id, backend: *backend });
     let slots = (0..).zip(&tables.slots).map(|(index, backend)| FamilyOp::SetSlot { index, backend: *backend });
     let frontends =
         tables.frontends.iter().map(|(key, frontend)| FamilyOp::SetFrontend { key: *key, frontend: *frontend });
+    let nets = (0..).zip(&tables.service_nets).map(|(index, net)| FamilyOp::SetServiceNet { index, net: *net });
     let ranges = tables.ranges.iter().map(|key| FamilyOp::SetRange { key: *key });
-    backends.chain(slots).chain(ranges).chain(frontends)
+    backends.chain(slots).chain(nets).chain(ranges).chain(frontends)
 }
 
 fn the_table_holds(layer: Layer) {

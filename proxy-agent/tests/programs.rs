@@ -42,6 +42,7 @@ fn small() -> Sizes {
         max_flows: 1000,
         max_devices: 10,
         max_ranges: 10,
+        max_affinities: 100,
     }
 }
 
@@ -82,7 +83,7 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
             wanted.apply(&op);
         }
     }
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 14);
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 19);
     drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);

@@ -100,6 +100,12 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// Sum of the address's 16-bit words, unfolded, in the machine's order (RFC 1071).
     fn sum(self) -> u32;
 
+    /// Whether this has the bits of `first` where `mask` has ones.
+    fn is_within(&self, first: &Self, mask: &Self) -> bool;
+
+    /// Whether this may be the address of one other host: not unspecified, loopback, multicast or broadcast.
+    fn is_unicast(&self) -> bool;
+
     /// Whether this is the unspecified address, which the maps use for "none".
     #[inline(always)]
     fn is_none(self) -> bool {
@@ -117,6 +123,18 @@ impl Address for Ipv4 {
     type Fill = [u8; 0];
 
     #[inline(always)]
+    fn is_within(&self, first: &Self, mask: &Self) -> bool {
+        let word = |address: &Self| u32::from_ne_bytes(address.octets);
+        (word(self) ^ word(first)) & word(mask) == 0
+    }
+
+    #[inline(always)]
+    fn is_unicast(&self) -> bool {
+        // 224.0.0.0/4 and what is above it (RFC 1112, RFC 6890).
+        !matches!(self.octets[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
     fn sum(self) -> u32 {
         let word = u32::from_ne_bytes(self.octets);
         (word & 0xffff) + (word >> 16)
@@ -131,6 +149,19 @@ impl Address for Ipv6 {
     const HEADER_CHECKSUM: Option<usize> = None;
     const ICMP: u8 = 58;
     type Fill = [u8; 4];
+
+    #[inline(always)]
+    fn is_within(&self, first: &Self, mask: &Self) -> bool {
+        let ([a, b], [c, d], [e, f]) = (self.halves(), first.halves(), mask.halves());
+        ((a ^ c) & e) | ((b ^ d) & f) == 0
+    }
+
+    #[inline(always)]
+    fn is_unicast(&self) -> bool {
+        let [high, low] = self.halves();
+        // ff00::/8, :: and ::1 (RFC 4291).
+        self.octets[0] != 0xff && !(high == 0 && (low == 0 || low == 1_u64.to_be()))
+    }
 
     #[inline(always)]
     fn sum(self) -> u32 {

@@ -6,12 +6,13 @@ use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::datapath::{Host, Origin, StoreError, StoreMode, Tables};
 use proxy_common::maps::{
-    Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters,
+    Affinity, AffinityKey, Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
+    ServiceCounters, ServiceNet,
 };
 
 use crate::maps::{
-    BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6,
-    SERVICE_STATS, SLOT_V4, SLOT_V6,
+    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4,
+    FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4, SLOT_V6,
 };
 
 const EEXIST: i32 = -17;
@@ -72,6 +73,12 @@ impl Host for KernelEnv {
     }
 
     #[inline(always)]
+    fn may_answer(&mut self, now: u32) -> bool {
+        // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
+        ANSWER_BUDGET.get_ptr_mut(0).is_some_and(|budget| unsafe { (*budget).take(now) })
+    }
+
+    #[inline(always)]
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
         if let Some(counters) = SERVICE_STATS.get_ptr_mut(service) {
             // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
@@ -82,7 +89,7 @@ impl Host for KernelEnv {
 
 /// Implements the tables of one family with its maps.
 macro_rules! tables {
-    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $flow:ident) => {
+    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $net:ident, $affinity:ident, $flow:ident) => {
         impl Tables<$address> for KernelEnv {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
@@ -105,6 +112,23 @@ macro_rules! tables {
                 // SAFETY: aya's key is the prefix and the words behind it, packed; so is this one, and aligned as well.
                 let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<[u32; $words]>>() };
                 $range.get(key).is_some()
+            }
+
+            #[inline(always)]
+            fn service_net(&self, index: u32) -> Option<&ServiceNet<$address>> {
+                $net.get(index)
+            }
+
+            #[inline(always)]
+            fn affinity(&mut self, key: &AffinityKey<$address>) -> Option<&mut Affinity> {
+                // SAFETY: as for flows.
+                $affinity.get_ptr_mut(key).map(|affinity| unsafe { &mut *affinity })
+            }
+
+            #[inline(always)]
+            fn store_affinity(&mut self, key: &AffinityKey<$address>, affinity: &Affinity) {
+                // An LRU map is full only for a moment; the client then has no affinity.
+                let _ = $affinity.insert(key, affinity, 0);
             }
 
             #[inline(always)]
@@ -138,8 +162,8 @@ macro_rules! tables {
     };
 }
 
-tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, FLOW_V4);
-tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, FLOW_V6);
+tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, SERVICE_NET_V4, AFFINITY_V4, FLOW_V4);
+tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, SERVICE_NET_V6, AFFINITY_V6, FLOW_V6);
 
 #[inline(always)]
 fn store_error(error: i32) -> StoreError {

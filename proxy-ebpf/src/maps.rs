@@ -7,8 +7,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeMark, ServiceCounters, ServiceName,
-    SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeMark,
+    SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 const FRONTENDS: usize = 65_536;
@@ -17,7 +17,8 @@ const BACKENDS: usize = 131_072;
 const FLOWS: usize = 262_144;
 const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
-const RANGES: usize = 16_384;
+const AFFINITIES: usize = 65_536;
+const RANGES: usize = 131_072;
 /// BPF_F_NO_PREALLOC: memory for what is there, not for what could be.
 const NO_PREALLOC: usize = 1;
 
@@ -41,6 +42,19 @@ pub static BACKEND_V6: Array<Backend<Ipv6>, BACKENDS> = Array::new();
 pub static RANGE_V4: LpmTrie<[u32; 2], RangeMark, RANGES> = LpmTrie::new();
 #[btf_map(name = "range_v6")]
 pub static RANGE_V6: LpmTrie<[u32; 5], RangeMark, RANGES> = LpmTrie::new();
+
+#[btf_map(name = "service_net_v4")]
+pub static SERVICE_NET_V4: Array<ServiceNet<Ipv4>, { SERVICE_NETS as usize }> = Array::new();
+#[btf_map(name = "service_net_v6")]
+pub static SERVICE_NET_V6: Array<ServiceNet<Ipv6>, { SERVICE_NETS as usize }> = Array::new();
+/// How many answers of our own this CPU may still give.
+#[btf_map(name = "answer_budget")]
+pub static ANSWER_BUDGET: PerCpuArray<AnswerBudget, 1> = PerCpuArray::new();
+
+#[btf_map(name = "affinity_v4")]
+pub static AFFINITY_V4: LruHashMap<AffinityKey<Ipv4>, Affinity, AFFINITIES> = LruHashMap::new();
+#[btf_map(name = "affinity_v6")]
+pub static AFFINITY_V6: LruHashMap<AffinityKey<Ipv6>, Affinity, AFFINITIES> = LruHashMap::new();
 
 #[btf_map(name = "flow_v4")]
 pub static FLOW_V4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>, FLOWS> = LruHashMap::new();

@@ -15,6 +15,10 @@ const NEXT: i32 = -1;
 /// TCX_DROP and TC_ACT_SHOT.
 const DROP: i32 = 2;
 
+/// PACKET_BROADCAST and PACKET_MULTICAST (include/uapi/linux/if_packet.h).
+const BROADCAST: u32 = 1;
+const MULTICAST: u32 = 2;
+
 /// `skb->protocol` of IPv4 and IPv6, in network order.
 const IPV4: u32 = (0x0800_u16).to_be() as u32;
 const IPV6: u32 = (0x86dd_u16).to_be() as u32;
@@ -73,7 +77,7 @@ where
             debug!(ctx, "ifindex {}: new flow", ifindex);
             NEXT
         }
-        Verdict::Reply => reply::<L2>(ctx, ifindex),
+        Verdict::Reply(reason) => reply::<L2>(ctx, ifindex, reason),
         Verdict::Drop(reason) => drop(ctx, ifindex, reason),
     }
 }
@@ -89,8 +93,14 @@ fn to_stack(ctx: &TcContext, env: &KernelEnv) {
 
 /// Sends the packet back through the device that it came from.
 #[inline(always)]
-fn reply<const L2: usize>(ctx: &TcContext, ifindex: u32) -> i32 {
-    count_drop(DropReason::NoBackend);
+fn reply<const L2: usize>(ctx: &TcContext, ifindex: u32, reason: DropReason) -> i32 {
+    // SAFETY: the context is the hook's own.
+    let to = unsafe { (*ctx.skb.skb).pkt_type };
+    if to == BROADCAST || to == MULTICAST {
+        // Nobody answers what all of a link have got (RFC 1122 §3.2.2).
+        return drop(ctx, ifindex, DropReason::NoBackendSilent);
+    }
+    count_drop(reason);
     debug!(ctx, "ifindex {}: refused", ifindex);
     if L2 == crate::ETHERNET && swap_ethernet(ctx).is_none() {
         return drop(ctx, ifindex, DropReason::Rewrite);

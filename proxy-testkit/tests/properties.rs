@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proxy_common::datapath::Verdict;
+use proxy_common::maps::DropReason;
 use proxy_testkit::packets::Via::{Pod, Uplink};
 use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, icmp_error, tcp, udp, with_checksums};
 
@@ -179,9 +180,9 @@ fn udp_leaves_a_lost_backend_and_tcp_does_not() {
             assert_eq!(verdict, Verdict::Translated);
             assert_eq!(more.bytes, packet(is_tcp, from, backend, "PA", b"more"));
             // A new connection from the same port finds nobody.
-            assert_eq!(env.run(Hook::Ingress, &mut HostPacket::new(open)), Verdict::Reply);
+            assert_eq!(env.run(Hook::Ingress, &mut HostPacket::new(open)), Verdict::Reply(DropReason::NoBackend));
         } else {
-            assert_eq!(verdict, Verdict::Reply);
+            assert_eq!(verdict, Verdict::Reply(DropReason::NoBackend));
         }
     }
 }

@@ -7,7 +7,7 @@
 use bytemuck::Pod;
 use proxy_common::addr::Address;
 use proxy_common::datapath::idle_limit;
-use proxy_common::maps::{Flow, FlowKey, FlowSide};
+use proxy_common::maps::{Affinity, AffinityKey, Flow, FlowKey, FlowSide};
 
 use super::error::MapError;
 use super::map::Map;
@@ -24,6 +24,40 @@ impl MapSet {
     pub fn expire(&self, now: u32) -> Result<usize, MapError> {
         Ok(expire_family(&self.v4, now)? + expire_family(&self.v6, now)?)
     }
+}
+
+impl MapSet {
+    /// Removes what is remembered of clients for longer than their Service port remembers them: `seconds` says for how long
+    /// that is, 0 for one that has no affinity (any more). Returns how many entries went.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn expire_affinities(&self, now: u32, seconds: impl Fn(u32) -> u32) -> Result<usize, MapError> {
+        Ok(forget(&self.v4.affinity, now, &seconds)? + forget(&self.v6.affinity, now, &seconds)?)
+    }
+}
+
+fn forget<A: Address>(
+    map: &Map<AffinityKey<A>, Affinity>,
+    now: u32,
+    seconds: &impl Fn(u32) -> u32,
+) -> Result<usize, MapError>
+where
+    AffinityKey<A>: Pod,
+{
+    let mut over = Vec::new();
+    map.for_each(|key, values| {
+        let limit = seconds(key.service);
+        if let [affinity] = values
+            && (limit == 0 || now.saturating_sub(affinity.seen) > limit)
+        {
+            over.push(key);
+        }
+    })?;
+    for key in &over {
+        map.remove(key)?;
+    }
+    Ok(over.len())
 }
 
 fn expire_family<A: Address>(maps: &FamilyMaps<A>, now: u32) -> Result<usize, MapError>

@@ -10,7 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters, ServiceName, SlotIndex,
+    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters,
+    ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -29,6 +30,10 @@ pub struct FamilyMaps<A: Address> {
     pub backend: Map<u32, Backend<A>>,
     /// `range_v4` or `range_v6`.
     pub range: Map<RangeKey<A>, RangeMark>,
+    /// `service_net_v4` or `service_net_v6`.
+    pub service_net: Map<u32, ServiceNet<A>>,
+    /// `affinity_v4` or `affinity_v6`.
+    pub affinity: Map<AffinityKey<A>, Affinity>,
     /// `flow_v4` or `flow_v6`.
     pub flow: Map<FlowKey<A>, Flow<A>>,
 }
@@ -64,6 +69,8 @@ impl MapSet {
                 slot: open.map(&spec::SLOT_V4)?,
                 backend: open.map(&spec::BACKEND_V4)?,
                 range: open.map(&spec::RANGE_V4)?,
+                service_net: open.map(&spec::SERVICE_NET_V4)?,
+                affinity: open.map(&spec::AFFINITY_V4)?,
                 flow: open.map(&spec::FLOW_V4)?,
             },
             v6: FamilyMaps {
@@ -71,6 +78,8 @@ impl MapSet {
                 slot: open.map(&spec::SLOT_V6)?,
                 backend: open.map(&spec::BACKEND_V6)?,
                 range: open.map(&spec::RANGE_V6)?,
+                service_net: open.map(&spec::SERVICE_NET_V6)?,
+                affinity: open.map(&spec::AFFINITY_V6)?,
                 flow: open.map(&spec::FLOW_V6)?,
             },
             service: open.map(&spec::SERVICE)?,

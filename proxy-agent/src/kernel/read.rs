@@ -1,7 +1,7 @@
 //! Reading everything back from the maps.
 
 use bytemuck::Pod;
-use proxy_common::maps::{Backend, RangeKey, ServiceName};
+use proxy_common::maps::{Backend, RangeKey, ServiceName, ServiceNet};
 
 use super::error::MapError;
 use super::maps::{FamilyMaps, MapSet};
@@ -50,6 +50,7 @@ where
     A: PlanFamily,
     Backend<A>: Pod,
     RangeKey<A>: Pod,
+    ServiceNet<A>: Pod,
     proxy_common::maps::FrontendKey<A>: Pod,
 {
     maps.backend.for_each(|id, backends| {
@@ -64,6 +65,11 @@ where
             && *backend != 0
         {
             realized.apply(&A::op(FamilyOp::SetSlot { index, backend: *backend }));
+        }
+    })?;
+    maps.service_net.for_each(|index, nets| {
+        if let [net] = nets {
+            realized.apply(&A::op(FamilyOp::SetServiceNet { index, net: *net }));
         }
     })?;
     maps.range.for_each(|key, _| realized.apply(&A::op(FamilyOp::SetRange { key })))?;

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters,
-    ServiceName, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
+    RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use crate::plan::Capacities;
@@ -31,9 +31,12 @@ pub struct Sizes {
     /// Network devices
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_devices: u32,
-    /// Ranges of addresses of each family: loadBalancerSourceRanges of each Service port, and those of pods
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Ranges of addresses of each family: loadBalancerSourceRanges of each Service port, and one for each ClusterIP
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_ranges: u32,
+    /// Clients of each family that Services with session affinity remember
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_affinities: u32,
 }
 
 impl Default for Sizes {
@@ -45,7 +48,8 @@ impl Default for Sizes {
             max_services: 16_384,
             max_flows: 262_144,
             max_devices: 4_096,
-            max_ranges: 16_384,
+            max_ranges: 131_072,
+            max_affinities: 65_536,
         }
     }
 }
@@ -116,6 +120,9 @@ const SERVICES: MapSize = MapSize { flag: Some("--max-services"), of: |sizes| si
 const FLOWS: MapSize = MapSize { flag: Some("--max-flows"), of: |sizes| sizes.max_flows };
 const DEVICES: MapSize = MapSize { flag: Some("--max-devices"), of: |sizes| sizes.max_devices };
 const RANGES: MapSize = MapSize { flag: Some("--max-ranges"), of: |sizes| sizes.max_ranges };
+const AFFINITIES: MapSize = MapSize { flag: Some("--max-affinities"), of: |sizes| sizes.max_affinities };
+const NETS: MapSize = MapSize { flag: None, of: |_| SERVICE_NETS };
+const ONE: MapSize = MapSize { flag: None, of: |_| 1 };
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
 const DROP_REASONS: MapSize = MapSize { flag: None, of: |_| DropReason::ALL.len() as u32 };
 
@@ -127,6 +134,13 @@ pub(super) const BACKEND_V4: Spec<u32, Backend<Ipv4>> = Spec::new("backend_v4", 
 pub(super) const BACKEND_V6: Spec<u32, Backend<Ipv6>> = Spec::new("backend_v6", MapKind::Array, BACKENDS);
 pub(super) const RANGE_V4: Spec<RangeKey<Ipv4>, RangeMark> = Spec::new("range_v4", MapKind::LpmTrie, RANGES);
 pub(super) const RANGE_V6: Spec<RangeKey<Ipv6>, RangeMark> = Spec::new("range_v6", MapKind::LpmTrie, RANGES);
+pub(super) const SERVICE_NET_V4: Spec<u32, ServiceNet<Ipv4>> = Spec::new("service_net_v4", MapKind::Array, NETS);
+pub(super) const SERVICE_NET_V6: Spec<u32, ServiceNet<Ipv6>> = Spec::new("service_net_v6", MapKind::Array, NETS);
+pub(super) const ANSWER_BUDGET: Spec<u32, AnswerBudget> = Spec::new("answer_budget", MapKind::PerCpuArray, ONE);
+pub(super) const AFFINITY_V4: Spec<AffinityKey<Ipv4>, Affinity> =
+    Spec::new("affinity_v4", MapKind::LruHash, AFFINITIES);
+pub(super) const AFFINITY_V6: Spec<AffinityKey<Ipv6>, Affinity> =
+    Spec::new("affinity_v6", MapKind::LruHash, AFFINITIES);
 pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS);
 pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS);
 pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES);
@@ -135,7 +149,7 @@ pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::P
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 14] = [
+pub(super) const SHAPES: [Shape; 19] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -144,6 +158,11 @@ pub(super) const SHAPES: [Shape; 14] = [
     BACKEND_V6.shape,
     RANGE_V4.shape,
     RANGE_V6.shape,
+    SERVICE_NET_V4.shape,
+    SERVICE_NET_V6.shape,
+    ANSWER_BUDGET.shape,
+    AFFINITY_V4.shape,
+    AFFINITY_V6.shape,
     FLOW_V4.shape,
     FLOW_V6.shape,
     SERVICE.shape,

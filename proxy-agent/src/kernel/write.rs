@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use proxy_common::addr::Address;
-use proxy_common::maps::{Backend, FrontendKey, RangeKey, ServiceCounters};
+use proxy_common::maps::{Backend, FrontendKey, RangeKey, ServiceCounters, ServiceNet};
 
 use super::error::MapError;
 use super::maps::{FamilyMaps, MapSet};
@@ -27,6 +27,7 @@ fn apply<A: Address>(maps: &FamilyMaps<A>, op: &FamilyOp<A>) -> Result<(), MapEr
 where
     Backend<A>: Pod,
     RangeKey<A>: Pod,
+    ServiceNet<A>: Pod,
     FrontendKey<A>: Pod,
 {
     match op {
@@ -34,6 +35,7 @@ where
         FamilyOp::SetSlot { index, backend } => maps.slot.set(index, backend),
         FamilyOp::SetFrontend { key, frontend } => maps.frontend.set(key, frontend),
         FamilyOp::DeleteFrontend { key } => maps.frontend.remove(key),
+        FamilyOp::SetServiceNet { index, net } => maps.service_net.set(index, net),
         FamilyOp::SetRange { key } => maps.range.set(key, &1),
         FamilyOp::DeleteRange { key } => maps.range.remove(key),
     }

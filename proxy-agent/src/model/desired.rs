@@ -8,6 +8,7 @@ use proxy_common::maps::FrontendKind;
 use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
 use super::node_ports::node_port_addresses;
+use super::service_nets::service_nets;
 use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
 use crate::object::{EndpointSlice, Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
@@ -34,6 +35,15 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         problems: Vec::new(),
     };
     let proxy = options.proxy_name.as_deref();
+    let has_addresses = |service: &&Service| !service.headless && service.service_type != ServiceType::ExternalName;
+    for service in store.services().filter(has_addresses) {
+        let is_ours = service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
+        let Desired { cluster_ips, left_to_others, .. } = &mut model.desired;
+        if is_ours { cluster_ips } else { left_to_others }.extend(&service.cluster_ips);
+    }
+    // Beside another proxy only a part of the Services is ours to see.
+    model.desired.service_nets =
+        service_nets(&options.service_cidrs, &model.desired.cluster_ips, options.proxy_name.is_none());
     let mut wanted = Vec::new();
     let ours = |service: &&Service| service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
     for service in store.services().filter(ours) {

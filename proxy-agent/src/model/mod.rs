@@ -7,6 +7,7 @@ mod endpoints;
 mod frontends;
 mod node_ports;
 mod options;
+mod service_nets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -90,6 +91,13 @@ pub struct Desired {
     pub local_ranges: BTreeSet<IpNet>,
     /// The node's own addresses: a client that has one is the node itself.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// The ClusterIPs of the Services that are served: at other ports than theirs, clients are refused.
+    pub cluster_ips: BTreeSet<IpAddr>,
+    /// The ClusterIPs of Services that are left to others.
+    pub left_to_others: BTreeSet<IpAddr>,
+    /// The ranges that ClusterIPs are from, at most [`SERVICE_NETS`](proxy_common::maps::SERVICE_NETS) of each family, and
+    /// whether every ClusterIP there is known, so that packets to other addresses can be dropped.
+    pub service_nets: BTreeMap<IpNet, bool>,
     /// What load balancers are to be told about this node, by Service. Nothing for the kernel.
     pub health_checks: BTreeMap<ObjectName, HealthCheck>,
 }

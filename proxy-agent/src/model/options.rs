@@ -26,6 +26,9 @@ pub struct ModelOptions {
     /// A client from elsewhere keeps its address under externalTrafficPolicy Cluster when the chosen backend is on
     /// this node. kube-proxy masquerades it, as a chain of rules cannot know the backend yet.
     pub keep_source_of_outside_clients: bool,
+    /// The ranges that ClusterIPs are from (the API server's `--service-cluster-ip-range`), beside those of the cluster's
+    /// ServiceCIDR objects.
+    pub service_cidrs: BTreeSet<IpNet>,
     /// Services that are left to others.
     pub skip_services: BTreeSet<ObjectName>,
 }
@@ -39,6 +42,7 @@ impl Default for ModelOptions {
             node_port_addresses: vec![NodePortAddresses::Primary],
             external_ips: true,
             keep_source_of_outside_clients: true,
+            service_cidrs: BTreeSet::new(),
             skip_services: BTreeSet::new(),
         }
     }

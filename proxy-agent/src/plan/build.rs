@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceName};
 
-use super::lists::{Layout, is_used, range_keys};
+use super::lists::{Layout, is_used, range_keys, service_nets};
 use super::planner::ServiceIds;
 use super::slots::{FreeSlots, joined};
 use super::tables::slot_ranges;
@@ -94,6 +94,30 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             let wanted = range_keys::<A>(owner, ranges);
             self.write_ranges(&mut plan.ops, owner, &wanted);
             self.drop_ranges(owner, &wanted);
+        }
+    }
+
+    /// Plans for the ranges that ClusterIPs are from, and for the ClusterIPs themselves. They come after the frontends: a
+    /// new address is unknown a moment longer, and not yet one without a port. Nothing depends on a ClusterIP that there is no
+    /// room for: at the ports that its Service has not, it is not refused but dropped or left alone.
+    pub(super) fn place_cluster_ips(&mut self, plan: &mut Plan, desired: &Desired) {
+        let room = (self.capacities.ranges as usize).saturating_sub(self.tables.range_count() + self.added_ranges);
+        let others = (RangeKey::<A>::LEFT_TO_OTHERS, &desired.left_to_others);
+        let mut fresh = Vec::new();
+        for (owner, addresses) in [others, (RangeKey::<A>::CLUSTER_IPS, &desired.cluster_ips)] {
+            let wanted = range_keys::<A>(owner, &addresses.iter().copied().map(IpNet::from).collect());
+            let present: BTreeSet<_> = self.tables.ranges_of(owner).collect();
+            fresh.extend(wanted.iter().filter(|key| !present.contains(key)).copied());
+            self.drop_ranges(owner, &wanted);
+        }
+        fresh.truncate(room);
+        self.added_ranges += fresh.len();
+        plan.ops.extend(fresh.into_iter().map(|key| A::op(FamilyOp::SetRange { key })));
+        let nets = service_nets::<A>(&desired.service_nets);
+        for ((index, net), held) in (0..).zip(nets).zip(self.tables.service_nets()) {
+            if net != *held {
+                plan.ops.push(A::op(FamilyOp::SetServiceNet { index, net }));
+            }
         }
     }
 

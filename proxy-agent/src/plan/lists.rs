@@ -1,9 +1,9 @@
 //! Where the two lists of a Service port lie in its stretch of slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use proxy_common::maps::{Frontend, RangeKey};
+use proxy_common::maps::{Frontend, RangeKey, SERVICE_NETS, ServiceNet};
 
 use super::PlanFamily;
 use crate::model::{DesiredFrontend, DesiredPort, List, Lists};
@@ -82,4 +82,19 @@ pub(super) fn range_keys<A: PlanFamily>(owner: u32, ranges: &BTreeSet<IpNet>) ->
         Some(RangeKey { prefix, owner, addr: A::from_ip(range.network())? })
     });
     keys.collect()
+}
+
+/// The entries of the ranges that ClusterIPs are from, as far as they are of this family; the rest are unused.
+pub(super) fn service_nets<A: PlanFamily>(nets: &BTreeMap<IpNet, bool>) -> [ServiceNet<A>; SERVICE_NETS as usize] {
+    let mut entries = [ServiceNet::default(); SERVICE_NETS as usize];
+    // Those that are known in full first: the first one that fits decides.
+    let mut of_family: Vec<_> = nets.iter().filter(|(net, _)| A::from_ip(net.addr()).is_some()).collect();
+    of_family.sort_by_key(|(_, is_complete)| !**is_complete);
+    for (entry, (net, is_complete)) in entries.iter_mut().zip(of_family) {
+        if let (Some(addr), Some(mask)) = (A::from_ip(net.network()), A::from_ip(net.netmask())) {
+            let complete = if *is_complete { ServiceNet::<A>::COMPLETE } else { 0 };
+            *entry = ServiceNet { addr, mask, flags: ServiceNet::<A>::USED | complete, ..ServiceNet::default() };
+        }
+    }
+    entries
 }

@@ -1,7 +1,7 @@
 //! One change to one map entry.
 
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, ServiceName};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, ServiceName, ServiceNet};
 
 /// One change to one map entry. Applying it twice changes nothing.
 ///
@@ -55,6 +55,13 @@ pub enum FamilyOp<A: Address> {
     DeleteFrontend {
         /// The address, port and protocol.
         key: FrontendKey<A>,
+    },
+    /// Write an entry of the ranges that ClusterIPs are from.
+    SetServiceNet {
+        /// Which entry.
+        index: u32,
+        /// The entry.
+        net: ServiceNet<A>,
     },
     /// Add a range of addresses.
     SetRange {

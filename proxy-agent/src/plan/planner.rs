@@ -31,6 +31,8 @@ pub fn plan(desired: &Desired, realized: &Realized, capacities: &Capacities) -> 
         }
     }
     let Output { mut plan, .. } = out;
+    v4.place_cluster_ips(&mut plan, desired);
+    v6.place_cluster_ips(&mut plan, desired);
 
     let mut nameless = Vec::new();
     for (id, port) in realized.services() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, SERVICE_NETS, ServiceNet};
 
 use super::{FamilyOp, PlanFamily};
 
@@ -21,6 +21,7 @@ pub struct FamilyTables<A: PlanFamily> {
     frontends_of: HashMap<u32, BTreeSet<FrontendKey<A>>>,
     backends_of: HashMap<u32, BTreeSet<u32>>,
     ranges_of: HashMap<u32, BTreeSet<RangeKey<A>>>,
+    service_nets: [ServiceNet<A>; SERVICE_NETS as usize],
     live: usize,
     ranges: usize,
 }
@@ -48,6 +49,11 @@ impl<A: PlanFamily> FamilyTables<A> {
             FamilyOp::DeleteFrontend { key } => {
                 if let Some(old) = self.frontends.remove(&key) {
                     take_out(&mut self.frontends_of, old.service, &key);
+                }
+            }
+            FamilyOp::SetServiceNet { index, net } => {
+                if let Some(entry) = self.service_nets.get_mut(index as usize) {
+                    *entry = net;
                 }
             }
             FamilyOp::SetRange { key } => {
@@ -127,6 +133,11 @@ impl<A: PlanFamily> FamilyTables<A> {
     /// The ranges of an owner, in the order of their keys.
     pub fn ranges_of(&self, owner: u32) -> impl Iterator<Item = &RangeKey<A>> {
         self.ranges_of.get(&owner).into_iter().flatten()
+    }
+
+    /// The ranges that ClusterIPs are from, unused entries included.
+    pub fn service_nets(&self) -> &[ServiceNet<A>] {
+        &self.service_nets
     }
 
     /// How many ranges there are.

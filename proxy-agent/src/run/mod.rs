@@ -196,12 +196,12 @@ impl Owner {
         }
     }
 
-    /// Removes the flows that are over.
+    /// Removes the flows and affinities that are over.
     fn expire(&self) {
         let expired = kernel::now().map(|now| u32::try_from(now).unwrap_or(u32::MAX));
-        match expired.map(|now| self.services.maps().expire(now)) {
+        match expired.map(|now| self.services.expire(now)) {
             Ok(Ok(0)) => {}
-            Ok(Ok(entries)) => tracing::debug!("{entries} entries of flows that are over removed"),
+            Ok(Ok(entries)) => tracing::debug!("{entries} entries of flows and affinities that are over removed"),
             Ok(Err(error)) => tracing::warn!("removing flows that are over: {}", chain(&error)),
             Err(error) => tracing::warn!("removing flows that are over: the clock: {error}"),
         }

@@ -21,6 +21,7 @@ pub(super) fn of(settings: &Settings, proxy_name: Option<String>, rules: RuleArg
         node_port_addresses,
         external_ips: !rules.ignore_external_ips && settings.external_ips,
         keep_source_of_outside_clients: !rules.masquerade_local_backends,
+        service_cidrs: rules.service_cluster_ip_range.into_iter().collect(),
         skip_services: rules.skip_services.into_iter().collect(),
     };
     (options, pod_devices)
@@ -87,6 +88,7 @@ mod tests {
             skip_services: vec![crate::object::ObjectName::new("kube-system", "kube-dns")],
             ignore_external_ips: true,
             masquerade_local_backends: true,
+            service_cluster_ip_range: vec![ipnet::Ipv4Net::new_assert([10, 96, 0, 0].into(), 12).into()],
         };
         let settings = Settings {
             masquerade_all: true,
@@ -100,6 +102,7 @@ mod tests {
             node_port_addresses: vec![NodePortAddresses::Localhost],
             external_ips: false,
             keep_source_of_outside_clients: false,
+            service_cidrs: rules.service_cluster_ip_range.into_iter().collect(),
             skip_services: rules.skip_services.into_iter().collect(),
             ..ModelOptions::default()
         };

@@ -83,6 +83,20 @@ impl Services {
         Ok(is_done)
     }
 
+    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns how many entries went.
+    pub(super) fn expire(&self, now: u32) -> Result<usize, MapError> {
+        let mut removed = self.maps.expire(now)?;
+        // Where the copy is not known it will be soon.
+        if let Some(realized) = &self.realized {
+            removed += self.maps.expire_affinities(now, |service| {
+                let v4 = realized.v4().frontends_of(service).map(|(_, frontend)| frontend.affinity);
+                let v6 = realized.v6().frontends_of(service).map(|(_, frontend)| frontend.affinity);
+                v4.chain(v6).max().unwrap_or_default()
+            })?;
+        }
+        Ok(removed)
+    }
+
     fn apply(&self, plan: &Plan, mut realized: Realized) -> Result<Realized, MapError> {
         for op in &plan.ops {
             self.maps.apply(op)?;

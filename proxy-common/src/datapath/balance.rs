@@ -4,7 +4,7 @@ use super::flow::Idle;
 use super::masquerade::random_port;
 use super::select::{Choice, Refusal, select};
 use super::{Env, Family, StoreError, StoreMode, Tuple};
-use crate::maps::{DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, TCP};
+use crate::maps::{DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, UDP};
 
 /// How many source ports are tried for a client port that already leads to the same backend.
 const PORT_PROBES: u32 = 4;
@@ -30,7 +30,7 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
         client_port: tuple.src_port,
         frontend_port: tuple.dst_port,
         stack_port: tuple.src_port,
-        state: if proto == TCP { FlowState::SYN } else { 0 },
+        state: if proto == UDP { 0 } else { FlowState::SYN },
         ..Flow::default()
     };
     let mut choice = Choice::default();

@@ -1,7 +1,10 @@
 //! Everything outside the packet, as the core sees it.
 
 use crate::addr::Address;
-use crate::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, Masquerade, RangeKey, ServiceCounters};
+use crate::maps::{
+    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, Masquerade, RangeKey,
+    ServiceCounters, ServiceNet,
+};
 
 /// The maps of one address family.
 pub trait Tables<A: Address> {
@@ -16,6 +19,15 @@ pub trait Tables<A: Address> {
 
     /// Whether an address is in one of the owner's ranges.
     fn is_in_range(&self, key: &RangeKey<A>) -> bool;
+
+    /// An entry of the ranges that Services' addresses are from; none behind the last.
+    fn service_net(&self, index: u32) -> Option<&ServiceNet<A>>;
+
+    /// What is remembered of a client of a Service port that has session affinity.
+    fn affinity(&mut self, key: &AffinityKey<A>) -> Option<&mut Affinity>;
+
+    /// Remembers a client's backend. Where there is no room, the client has no affinity.
+    fn store_affinity(&mut self, key: &AffinityKey<A>, affinity: &Affinity);
 
     /// A flow's entry on one side.
     fn flow(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
@@ -83,6 +95,9 @@ pub trait Host {
 
     /// Who the clients are that come in here.
     fn origin(&self) -> Origin;
+
+    /// Whether one more answer of our own may be given at `now`: see [`AnswerBudget`](crate::maps::AnswerBudget).
+    fn may_answer(&mut self, now: u32) -> bool;
 
     /// Counts on a Service port.
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters));

@@ -30,6 +30,12 @@ pub trait Family: Address {
     /// any but the first fragment.
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>>;
 
+    /// Bytes of the packet, its IP header included, as that header says. Behind them there may be padding of the link.
+    fn total_length<P: Packet>(packet: &P) -> Option<u32>;
+
+    /// Whether more of the packet comes in others. One that does not begin it is no packet here in any case.
+    fn is_fragment<P: Packet>(packet: &P) -> bool;
+
     /// Whether an ICMP type is an error that quotes a packet. Redirects are none: a translated one would
     /// poison the client's routes.
     fn is_error(icmp_type: u8) -> bool;
@@ -62,6 +68,17 @@ impl Family for Ipv4 {
         let src = packet.load(at + Self::SRC)?;
         let dst = packet.load(at + Self::DST)?;
         Some(IpHeader { src, dst, proto, next: at + ihl })
+    }
+
+    #[inline(always)]
+    fn total_length<P: Packet>(packet: &P) -> Option<u32> {
+        Some(u32::from(u16::from_be_bytes(packet.load(2)?)))
+    }
+
+    #[inline(always)]
+    fn is_fragment<P: Packet>(packet: &P) -> bool {
+        // The flag MF (RFC 791 §3.1).
+        packet.load::<[u8; 2]>(6).is_none_or(|[flags, _]| flags & 0x20 != 0)
     }
 
     #[inline(always)]
@@ -122,6 +139,17 @@ impl Family for Ipv6 {
         let src = packet.load(at + Self::SRC)?;
         let dst = packet.load(at + Self::DST)?;
         Some(IpHeader { src, dst, proto, next: at + Self::HEADER })
+    }
+
+    #[inline(always)]
+    fn total_length<P: Packet>(packet: &P) -> Option<u32> {
+        Some(Self::HEADER as u32 + u32::from(u16::from_be_bytes(packet.load(4)?)))
+    }
+
+    #[inline(always)]
+    fn is_fragment<P: Packet>(_packet: &P) -> bool {
+        // It has an extension header, and so is not read at all.
+        false
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The life of a flow: what its packets say about it, and when it is over.
 
 use super::parse::{Kind, Parsed, TcpFlags};
-use crate::maps::{Flow, FlowState, TCP};
+use crate::maps::{Flow, FlowState, SCTP, TCP};
 
 /// Seconds after which a UDP flow is over: netfilter's `nf_conntrack_udp_timeout_stream` (120), as nothing tells its
 /// one-way `nf_conntrack_udp_timeout` (30) apart here.
@@ -21,6 +21,9 @@ const TCP_ESTABLISHED: u32 = 86_400;
 #[inline(always)]
 pub const fn idle_limit(proto: u8, state: u8) -> u32 {
     const FINS: u8 = FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
+    if proto == SCTP {
+        return sctp_limit(state);
+    }
     if proto != TCP {
         UDP_IDLE
     } else if state & FlowState::RESET != 0 {
@@ -33,6 +36,18 @@ pub const fn idle_limit(proto: u8, state: u8) -> u32 {
         TCP_UNANSWERED
     } else {
         TCP_ESTABLISHED
+    }
+}
+
+/// SCTP, as netfilter has it (`nf_conntrack_proto_sctp.c`): an association is kept alive by heartbeats, by default every 30
+/// seconds, so that one of which nothing was heard for 210 is gone.
+const fn sctp_limit(state: u8) -> u32 {
+    if state & FlowState::CLOSING != 0 {
+        10
+    } else if state & FlowState::ANSWERED == 0 {
+        30
+    } else {
+        210
     }
 }
 
@@ -87,7 +102,7 @@ pub(super) fn client_state<A>(parsed: &Parsed<A>) -> u8 {
 /// What a backend's packet says about the state of its connection.
 #[inline(always)]
 pub(super) fn backend_state<A>(parsed: &Parsed<A>) -> u8 {
-    if parsed.kind != Kind::Tcp {
+    if !matches!(parsed.kind, Kind::Tcp | Kind::Sctp) {
         return 0;
     }
     FlowState::ANSWERED

@@ -18,7 +18,8 @@ pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> 
         Step::Other => error::<A, E, P>(packet, env),
         Step::Slow => match begin::<A, E, P>(packet, env) {
             Opening::Refused(Refusal::NoFrontend) => Verdict::Pass,
-            Opening::Refused(Refusal::NobodyServes) => refuse::<A, P>(packet),
+            Opening::Refused(Refusal::NobodyServes) => refuse::<A, E, P>(packet, env, DropReason::NoBackend),
+            Opening::Refused(Refusal::UnknownPort) => refuse::<A, E, P>(packet, env, DropReason::UnknownPort),
             Opening::Refused(Refusal::Drop(reason)) | Opening::Failed(reason) => Verdict::Drop(reason),
             Opening::Opened => match translate::<A, E, P>(packet, env) {
                 Step::Done(Verdict::Translated) => Verdict::Opened,
@@ -110,10 +111,10 @@ fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to
     to.dst_port = flow.backend_port;
     to.src_port = flow.stack_port;
     // UDP has no end of its own, so each packet asks whether the backend still serves this Service port. TCP
-    // goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
+    // (and SCTP) goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
     let may_end = match parsed.kind {
         Kind::Udp => true,
-        Kind::Tcp => parsed.flags.opens(),
+        Kind::Tcp | Kind::Sctp => parsed.flags.opens(),
         Kind::Error => false,
     };
     if may_end && (is_over || env.backend(backend_id).is_none_or(|backend| backend.generation != generation)) {

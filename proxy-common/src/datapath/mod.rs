@@ -13,7 +13,7 @@
 //! | `rewrite` | the only place that changes a forwarded packet |
 //! | `refuse` | TCP RST and ICMP port unreachable where nobody serves |
 //! | `flow` | the life of a flow |
-//! | `checksum` | sums |
+//! | `checksum`, `crc32c` | sums, and SCTP's checksum |
 //!
 //! Invariant: a packet that is not of a frontend or of a flow is left as it is, byte for byte.
 //! Absent on purpose: routing, neighbours, TTL (the stack does them), and anything that names a hook.
@@ -21,6 +21,7 @@
 pub mod checksum;
 
 mod balance;
+mod crc32c;
 mod egress;
 mod env;
 mod family;
@@ -55,7 +56,7 @@ pub enum Verdict {
     /// Translated by a flow that was there: hand it on.
     Translated,
     /// It has been turned into an answer to its sender: send it back where it came from.
-    Reply,
+    Reply(DropReason),
     /// Drop it.
     Drop(DropReason),
 }
@@ -68,7 +69,7 @@ pub enum Verdict {
 enum Step {
     /// Nothing.
     Done(Verdict),
-    /// It is neither TCP nor UDP: an ICMP error, perhaps.
+    /// It is of no protocol that Services have: an ICMP error, perhaps.
     Other,
     /// What is not done for most packets.
     Slow,

@@ -3,7 +3,7 @@
 use super::Packet;
 use super::family::{Family, IpHeader};
 use crate::addr::Address;
-use crate::maps::{FlowKey, FlowSide, TCP, UDP};
+use crate::maps::{FlowKey, FlowSide, SCTP, TCP, UDP};
 
 /// Addresses and ports of a packet, ports in network order.
 // Aligned, as Parsed is: BPF reads and writes its stack in words, and only at their own alignment.
@@ -18,7 +18,7 @@ pub struct Tuple<A> {
     pub src_port: [u8; 2],
     /// Destination port.
     pub dst_port: [u8; 2],
-    /// IP protocol number: TCP or UDP.
+    /// IP protocol number: TCP, UDP or SCTP.
     pub proto: u8,
 }
 
@@ -43,6 +43,12 @@ impl<A: Address> Tuple<A> {
         self.swapped().as_request(side)
     }
 
+    /// The ports, as they stand in the header.
+    #[inline(always)]
+    pub(super) fn ports(&self) -> [u8; 4] {
+        [self.src_port[0], self.src_port[1], self.dst_port[0], self.dst_port[1]]
+    }
+
     /// The tuple of a packet in the other direction.
     #[inline(always)]
     pub fn swapped(&self) -> Self {
@@ -64,7 +70,7 @@ pub(super) struct Parsed<A> {
     pub quote: Quote,
     /// Offset of the transport (or ICMP) header.
     transport: u16,
-    /// The flags of TCP; 0 otherwise.
+    /// The flags of TCP, or what says the same in SCTP; 0 otherwise.
     pub flags: TcpFlags,
     /// What the transport header is.
     pub kind: Kind,
@@ -77,7 +83,9 @@ pub(super) enum Kind {
     Tcp,
     /// UDP.
     Udp,
-    /// An ICMP error that quotes one of the other two.
+    /// SCTP.
+    Sctp,
+    /// An ICMP error that quotes one of the others.
     Error,
 }
 
@@ -121,6 +129,19 @@ impl TcpFlags {
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
 
+    /// The flags that say of TCP what a chunk says of SCTP (RFC 9260 §3.2): INIT and INIT ACK open, SHUTDOWN and SHUTDOWN
+    /// ACK close each one side, after ABORT and SHUTDOWN COMPLETE nothing is left.
+    #[inline(always)]
+    const fn of_chunk(chunk: u8) -> u8 {
+        match chunk {
+            1 => Self::SYN,
+            2 => Self::SYN | Self::ACK,
+            6 | 14 => Self::RST,
+            7 | 8 => Self::FIN,
+            _ => Self::ACK,
+        }
+    }
+
     /// A SYN without ACK: the first packet of a connection.
     #[inline(always)]
     pub fn opens(self) -> bool {
@@ -128,7 +149,7 @@ impl TcpFlags {
     }
 }
 
-/// Reads a TCP or UDP packet.
+/// Reads a TCP, UDP or SCTP packet.
 #[inline(always)]
 pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let header = A::read_header(packet, 0)?;
@@ -136,6 +157,8 @@ pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
         // To the end of the header, as the checksum is needed as well as the flags.
         TCP => (Kind::Tcp, packet.load::<[u8; 8]>(header.next + 12)?[1]),
         UDP => (Kind::Udp, 0),
+        // To the end of the first chunk's header; the chunks that matter here stand first or alone.
+        SCTP => (Kind::Sctp, TcpFlags::of_chunk(packet.load::<[u8; 8]>(header.next + 8)?[4])),
         _ => return None,
     };
     let tuple = with_ports(packet, &header)?;
@@ -143,7 +166,7 @@ pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     Some(Parsed { tuple, quote, transport: header.next as u16, flags: TcpFlags(flags), kind })
 }
 
-/// Reads an ICMP error that quotes a TCP or UDP packet.
+/// Reads an ICMP error that quotes a TCP, UDP or SCTP packet.
 #[inline(always)]
 pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let outer = A::read_header(packet, 0)?;
@@ -154,7 +177,7 @@ pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>>
     }
     let header = outer.next + ICMP_HEADER;
     let quoted = A::read_header(packet, header)?;
-    if quoted.proto != TCP && quoted.proto != UDP {
+    if quoted.proto != TCP && quoted.proto != UDP && quoted.proto != SCTP {
         return None;
     }
     let tuple = with_ports(packet, &quoted)?.swapped();

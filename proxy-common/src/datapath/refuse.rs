@@ -1,38 +1,46 @@
 //! Telling a client that nobody serves: TCP RST (RFC 9293 §3.10.7.1), ICMP port unreachable (RFC 792),
-//! ICMPv6 port unreachable (RFC 4443 §3.1). The packet itself becomes the answer.
+//! ICMPv6 port unreachable (RFC 4443 §3.1), SCTP ABORT (RFC 9260 §8.4). The packet itself becomes the answer.
 //!
-//! A socket turns either into ECONNREFUSED at once, as after the REJECT of kube-proxy.
+//! A socket turns any of them into ECONNREFUSED at once, as after the REJECT of kube-proxy.
 
 use super::checksum::Delta;
 use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, parse};
-use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM};
-use super::{Family, Packet, Tuple, Verdict};
+use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM};
+use super::{Env, Family, Packet, Tuple, Verdict, crc32c};
 use crate::addr::Address;
-use crate::maps::{DropReason, TCP};
+use crate::maps::{DropReason, SCTP, TCP};
 
 /// Bytes in a TCP header without options.
 const TCP_HEADER: usize = 20;
+/// Bytes in an SCTP header and an ABORT chunk without a cause.
+const SCTP_ABORT: usize = 16;
 /// Bytes in a UDP header.
 const UDP_HEADER: usize = 8;
 /// Most 32-bit words that an ICMP error quotes here: an IPv4 header with all its options, and 8 bytes.
 const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
 
-/// Turns a TCP or UDP packet into its refusal.
+/// Turns a TCP, UDP or SCTP packet into its refusal.
 #[inline(never)]
-pub(super) fn refuse<A: Family, P: Packet>(packet: &mut P) -> Verdict {
+pub(super) fn refuse<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, reason: DropReason) -> Verdict {
     let Some(parsed) = parse::<A, P>(packet) else {
         return Verdict::Pass;
     };
-    let refused = if parsed.kind != Kind::Tcp {
-        unreachable(packet, &parsed)
-    } else if parsed.flags.0 & TcpFlags::RST == 0 {
-        reset(packet, &parsed)
-    } else {
-        // A RST is never answered, or two hosts could go on for ever.
+    // A RST or ABORT is never answered, or two hosts could go on for ever; nor is what did not come from one host (RFC 1122
+    // §3.2.2), nor a part of a packet, of which too little is known.
+    if parsed.flags.0 & TcpFlags::RST != 0 || !parsed.tuple.src.is_unicast() || A::is_fragment(packet) {
         return Verdict::Drop(DropReason::NoBackendSilent);
+    }
+    let now = env.now();
+    if !env.may_answer(now) {
+        return Verdict::Drop(DropReason::AnswerLimit);
+    }
+    let refused = match parsed.kind {
+        Kind::Tcp => reset(packet, &parsed),
+        Kind::Sctp => abort(packet, &parsed),
+        Kind::Udp | Kind::Error => unreachable(packet, &parsed),
     };
     match refused {
-        Some(()) => Verdict::Reply,
+        Some(()) => Verdict::Reply(reason),
         None => Verdict::Drop(DropReason::Rewrite),
     }
 }
@@ -80,6 +88,27 @@ fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()>
     packet.store(checksum_at, checksum)?;
     packet.store(tcp + 18, [0_u8; 2])?;
     A::write_answer_header(packet, &answer, TCP, tcp, TCP_HEADER)
+}
+
+/// Turns an SCTP packet into the ABORT that answers it (RFC 9260 §8.4): with the tag that an INIT asks for, or with the
+/// packet's own and a bit that says so.
+#[inline(always)]
+fn abort<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()> {
+    const ABORT: u8 = 6;
+    let sctp = parsed.transport();
+    let (tag, is_reflected): ([u8; 4], bool) =
+        if parsed.flags.opens() { (packet.load(sctp + 16)?, false) } else { (packet.load(sctp + 4)?, true) };
+    let is_partial = packet.is_checksum_partial(sctp + SCTP_CHECKSUM)?;
+    packet.truncate((sctp + SCTP_ABORT) as u32)?;
+    let answer = parsed.tuple.swapped();
+    let words = [answer.ports(), tag, [0; 4], [ABORT, u8::from(is_reflected), 0, 4]];
+    packet.store(sctp, words[0])?;
+    packet.store(sctp + 4, words[1])?;
+    packet.store(sctp + 12, words[3])?;
+    // What the device is to make it begins with 0.
+    let checksum = if is_partial { [0; 4] } else { crc32c::checksum(&words) };
+    packet.store(sctp + SCTP_CHECKSUM, checksum)?;
+    A::write_answer_header(packet, &answer, SCTP, sctp, SCTP_ABORT)
 }
 
 /// Turns a UDP packet into the ICMP error that quotes its headers.

@@ -2,17 +2,19 @@
 
 use super::checksum::{Delta, never_zero};
 use super::parse::Parsed;
-use super::{Family, Packet, TransportChange, Tuple, Verdict};
-use crate::maps::{DropReason, TCP, UDP};
+use super::{Family, Packet, TransportChange, Tuple, Verdict, crc32c};
+use crate::maps::{DropReason, SCTP, TCP, UDP};
 
 /// Offset of the checksum in a TCP header.
 pub(super) const TCP_CHECKSUM: usize = 16;
 /// Offset of the checksum in a UDP header.
 pub(super) const UDP_CHECKSUM: usize = 6;
+/// Offset of the checksum in an SCTP header.
+pub(super) const SCTP_CHECKSUM: usize = 8;
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
-/// Gives a TCP or UDP packet the addresses and ports of `to`, and corrects every checksum that covers them.
+/// Gives a TCP, UDP or SCTP packet the addresses and ports of `to`, and corrects every checksum that covers them.
 #[inline(always)]
 pub(super) fn rewrite<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Verdict {
     verdict(rewrite_transport(packet, parsed, to))
@@ -42,6 +44,10 @@ fn rewrite_transport<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, t
     fix_header_checksum::<A, P>(packet, 0, pseudo)?;
     let mut body = replace_port(packet, transport, from.src_port, to.src_port)?;
     body.merge(replace_port(packet, transport + 2, from.dst_port, to.dst_port)?);
+    if from.proto == SCTP {
+        // No pseudo header: only the ports count.
+        return if body.is_nothing() { Some(()) } else { fix_sctp(packet, parsed, to) };
+    }
     let udp = from.proto == UDP;
     let checksum = if udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
     if udp && packet.load::<[u8; 2]>(transport + checksum)? == [0; 2] {
@@ -50,6 +56,23 @@ fn rewrite_transport<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, t
     }
     let change = TransportChange { pseudo, body, udp, ipv6: A::HEADER_CHECKSUM.is_none() };
     packet.fix_checksum(transport + checksum, &change)
+}
+
+/// Corrects SCTP's checksum for ports that were overwritten. One that is left to the device (CHECKSUM_PARTIAL, as between
+/// pods) will be made of what is there then.
+#[inline(always)]
+fn fix_sctp<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &Tuple<A>) -> Option<()> {
+    let at = parsed.transport() + SCTP_CHECKSUM;
+    let old: [u8; 4] = packet.load(at)?;
+    if old == [0; 4] {
+        // None, by agreement of both ends (RFC 9653), or yet to be made.
+        return Some(());
+    }
+    if packet.is_checksum_partial(at)? {
+        return packet.store(at, old);
+    }
+    let length = A::total_length(packet)?.saturating_sub(parsed.transport() as u32);
+    packet.store(at, crc32c::replace_first(old, parsed.tuple.ports(), to.ports(), length))
 }
 
 /// The outer source is changed only where the connection's other end itself sent the error: a router in
@@ -92,6 +115,10 @@ fn rewrite_quote<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>, to: &
 fn fix_quoted_checksum<P: Packet>(packet: &mut P, transport: usize, proto: u8, change: Delta) -> Option<Delta> {
     let at = transport + if proto == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
     let mut changed = Delta::default();
+    if proto == SCTP {
+        // A CRC over what is not quoted in full; nobody checks it.
+        return Some(changed);
+    }
     // Of TCP only 8 bytes need to be there; then there is no checksum to correct.
     let Some(old) = packet.load::<[u8; 2]>(at) else {
         return Some(changed);

@@ -1,7 +1,9 @@
 //! From frontend to backend: the rules of a Service, for packets and sockets alike.
 
 use super::{Client, Env, Family, Origin};
-use crate::maps::{Backend, DropReason, Frontend, FrontendKey, Masquerade, RangeKey};
+use crate::maps::{
+    Affinity, AffinityKey, Backend, DropReason, Frontend, FrontendKey, Masquerade, RangeKey, SERVICE_NETS, ServiceNet,
+};
 
 /// How often a look-up is repeated that met the maps in the middle of a change.
 const LOOKUPS: u32 = 2;
@@ -27,10 +29,12 @@ pub struct Choice<A> {
 /// Why no backend was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such frontend: the packet is not ours.
+    /// There is no such frontend, and the address is none of a Service: the packet is not ours.
     NoFrontend,
     /// Nobody serves the Service port anywhere: the client is to be told so. It has been counted.
     NobodyServes,
+    /// The address is a ClusterIP, but this port is none of its Service: the client is to be told so.
+    UnknownPort,
     /// The client is to hear nothing.
     Drop(DropReason),
 }
@@ -51,16 +55,15 @@ pub fn select<A: Family, E: Env<A>>(
 ) -> Result<(), Refusal> {
     for _ in 0..LOOKUPS {
         let Some(frontend) = env.frontend(key) else {
-            return Err(Refusal::NoFrontend);
+            return Err(no_frontend(env, &key.addr));
         };
         if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, *client)) {
             return Err(Refusal::Drop(DropReason::SourceRange));
         }
         let who = identify(env, client, &frontend);
-        let (first, count) = match who {
-            Client::Pod | Client::Node => (frontend.first, frontend.count),
-            Client::Outside => (frontend.outside_first, frontend.outside_count),
-        };
+        let is_inside = who != Client::Outside;
+        let (first, count) =
+            if is_inside { (frontend.first, frontend.count) } else { (frontend.outside_first, frontend.outside_count) };
         if count == 0 && frontend.flags & Frontend::DROP != 0 {
             return Err(Refusal::Drop(DropReason::NoLocalBackend));
         }
@@ -68,11 +71,18 @@ pub fn select<A: Family, E: Env<A>>(
             env.count(frontend.service, |counters| counters.refused += 1);
             return Err(Refusal::NobodyServes);
         }
-        // The high bits of the product: a number below `count` without a division.
-        let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
-        let Some(id) = env.slot(first.wrapping_add(index)) else {
-            continue;
-        };
+        let mut id = 0;
+        if frontend.affinity != 0 {
+            id = remembered(env, client, &frontend, is_inside);
+        }
+        if id == 0 {
+            // The high bits of the product: a number below `count` without a division.
+            let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
+            let Some(drawn) = env.slot(first.wrapping_add(index)) else {
+                continue;
+            };
+            id = drawn;
+        }
         let Some(backend) = env.backend(id) else {
             continue;
         };
@@ -83,10 +93,75 @@ pub fn select<A: Family, E: Env<A>>(
             choice.backend = id;
             choice.generation = backend.generation;
             choice.service = frontend.service;
+            if frontend.affinity != 0 {
+                remember(env, client, choice);
+            }
             return Ok(());
         }
     }
     Err(Refusal::Drop(DropReason::BackendMissing))
+}
+
+/// The backend that a client was sent to before, if it may be sent there again: see [`Affinity`]. 0 if not.
+#[inline(always)]
+fn remembered<A: Family, E: Env<A>>(env: &mut E, client: &A, frontend: &Frontend, is_inside: bool) -> u32 {
+    let now = env.now();
+    let key = AffinityKey::new(*client, frontend.service);
+    let Some(affinity) = env.affinity(&key) else {
+        return 0;
+    };
+    let (id, generation, seen) = (affinity.backend, affinity.generation, affinity.seen);
+    if now.saturating_sub(seen) > frontend.affinity {
+        return 0;
+    }
+    let local = if is_inside { Frontend::LOCAL } else { Frontend::OUTSIDE_LOCAL };
+    let list = if frontend.flags & local != 0 { Backend::<A>::POLICY_LOCAL } else { Backend::<A>::CLUSTER };
+    let Some(backend) = env.backend(id) else {
+        return 0;
+    };
+    let is_usable = backend.is_live()
+        && backend.service == frontend.service
+        && backend.generation == generation
+        && backend.flags & list != 0;
+    if is_usable { id } else { 0 }
+}
+
+/// Remembers the backend of a client's new flow. Other CPUs may do so at once: whatever mixture they leave is looked at
+/// as closely as everything else before it counts.
+#[inline(always)]
+fn remember<A: Family, E: Env<A>>(env: &mut E, client: &A, choice: &Choice<A>) {
+    let seen = env.now();
+    let key = AffinityKey::new(*client, choice.service);
+    let affinity = Affinity { backend: choice.backend, generation: choice.generation, seen };
+    match env.affinity(&key) {
+        Some(known) => *known = affinity,
+        None => env.store_affinity(&key, &affinity),
+    }
+}
+
+/// What becomes of a packet for an address at which nothing is balanced, as in kube-proxy's nftables mode (`cluster-ips-check`
+/// in `pkg/proxy/nftables/proxier.go`).
+#[inline(always)]
+fn no_frontend<A: Family, E: Env<A>>(env: &E, address: &A) -> Refusal {
+    for index in 0..SERVICE_NETS {
+        let Some(net) = env.service_net(index) else {
+            return Refusal::NoFrontend;
+        };
+        let flags = net.flags;
+        if flags & ServiceNet::<A>::USED == 0 {
+            return Refusal::NoFrontend;
+        }
+        if !address.is_within(&net.addr, &net.mask) {
+            continue;
+        }
+        if env.is_in_range(&RangeKey::exact(RangeKey::<A>::CLUSTER_IPS, *address)) {
+            return Refusal::UnknownPort;
+        }
+        let is_known = flags & ServiceNet::<A>::COMPLETE == 0
+            || env.is_in_range(&RangeKey::exact(RangeKey::<A>::LEFT_TO_OTHERS, *address));
+        return if is_known { Refusal::NoFrontend } else { Refusal::Drop(DropReason::UnknownAddress) };
+    }
+    Refusal::NoFrontend
 }
 
 /// Says who a client is, as far as it matters to the frontend.

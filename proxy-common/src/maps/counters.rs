@@ -27,7 +27,7 @@ plain!(ServiceCounters = 48);
 pub enum DropReason {
     /// Nobody serves the Service port: the client was told so.
     NoBackend = 0,
-    /// Nobody serves the Service port, and the packet is of a kind that may not be answered.
+    /// The client was to be told that there is nothing, and the packet is of a kind that may not be answered.
     NoBackendSilent = 1,
     /// The maps disagree: a slot or a backend is missing.
     BackendMissing = 2,
@@ -45,11 +45,17 @@ pub enum DropReason {
     NoLocalBackend = 8,
     /// The client is in none of the Service's source ranges.
     SourceRange = 9,
+    /// The address is a ClusterIP, the port is none of its Service: the client was told so.
+    UnknownPort = 10,
+    /// The address is in a range of Services, and none has it.
+    UnknownAddress = 11,
+    /// The client was to be told, but too many have been in this second.
+    AnswerLimit = 12,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NoBackend,
         Self::NoBackendSilent,
         Self::BackendMissing,
@@ -60,6 +66,9 @@ impl DropReason {
         Self::Rewrite,
         Self::NoLocalBackend,
         Self::SourceRange,
+        Self::UnknownPort,
+        Self::UnknownAddress,
+        Self::AnswerLimit,
     ];
 
     /// The reason's name in output and metrics.
@@ -75,6 +84,9 @@ impl DropReason {
             Self::Rewrite => "rewrite",
             Self::NoLocalBackend => "no_local_backend",
             Self::SourceRange => "source_range",
+            Self::UnknownPort => "unknown_port",
+            Self::UnknownAddress => "unknown_address",
+            Self::AnswerLimit => "answer_limit",
         }
     }
 }

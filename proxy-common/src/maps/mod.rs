@@ -12,6 +12,7 @@ mod flow;
 mod frontend;
 mod range;
 mod service;
+mod service_net;
 
 pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
@@ -21,10 +22,11 @@ pub use flow::{Flow, FlowKey, FlowSide, FlowState};
 pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
 pub use range::{RangeKey, RangeMark};
 pub use service::ServiceName;
+pub use service_net::{AnswerBudget, SERVICE_NETS, ServiceNet};
 
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;

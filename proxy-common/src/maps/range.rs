@@ -26,6 +26,10 @@ impl<A: Address> RangeKey<A> {
     pub const PODS: u32 = 0;
     /// The owner of the node's own addresses: a client that has one is the node itself. No Service port has such an id.
     pub const NODE: u32 = u32::MAX;
+    /// The owner of the addresses that ClusterIPs have: at any other port than those of their Services clients are refused.
+    pub const CLUSTER_IPS: u32 = u32::MAX - 1;
+    /// The owner of the ClusterIPs of Services that are left to others: their packets are not ours.
+    pub const LEFT_TO_OTHERS: u32 = u32::MAX - 2;
     /// Owners from here on are no Service ports.
     const RESERVED: u32 = u32::MAX - 15;
     /// How many bits the owner has.

@@ -82,6 +82,51 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     ip(from.ip(), to.ip(), IpNumber::UDP, &datagram, &[])
 }
 
+/// An SCTP packet of one chunk, by the flags that a TCP packet of the same meaning has.
+pub fn sctp(from: SocketAddr, to: SocketAddr, flags: Flags) -> Vec<u8> {
+    let chunk: &[u8] = match flags {
+        // INIT and INIT ACK: tag, window, streams out and in, first TSN.
+        "S" => &[1, 0, 0, 20, 0xa1, 0xa2, 0xa3, 0xa4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
+        "SA" => &[2, 0, 0, 20, 0xb1, 0xb2, 0xb3, 0xb4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
+        // DATA of one stream, nine bytes and their padding.
+        "PA" => &[
+            0, 3, 0, 25, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b's', b'o', b'm', b'e', b' ', b'd', b'a', b't', b'a', 0,
+            0, 0,
+        ],
+        "FA" => &[7, 0, 0, 8, 0, 0, 0, 1],
+        "R" => &[6, 0, 0, 4],
+        // HEARTBEAT.
+        _ => &[4, 0, 0, 8, 0, 1, 0, 4],
+    };
+    sctp_exactly(from, to, if flags == "S" { [0; 4] } else { SCTP_TAG }, chunk)
+}
+
+/// The ABORT that answers [`sctp`] with the same arguments (RFC 9260 §8.4).
+pub(super) fn abort_of(from: SocketAddr, to: SocketAddr, flags: Flags) -> Vec<u8> {
+    match flags {
+        "S" => sctp_exactly(to, from, [0xa1, 0xa2, 0xa3, 0xa4], &[6, 0, 0, 4]),
+        _ => sctp_exactly(to, from, SCTP_TAG, &[6, 1, 0, 4]),
+    }
+}
+
+/// Verification tag of every SCTP packet here but an INIT.
+const SCTP_TAG: [u8; 4] = [0xc1, 0xc2, 0xc3, 0xc4];
+
+fn sctp_exactly(from: SocketAddr, to: SocketAddr, tag: [u8; 4], chunk: &[u8]) -> Vec<u8> {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let mut packet = [&ports[..], &tag, &[0; 4], chunk].concat();
+    // CRC32c by its definition (RFC 9260, appendix A).
+    let mut crc = u32::MAX;
+    for byte in &packet {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    packet.splice(8..12, (!crc).to_le_bytes());
+    ip(from.ip(), to.ip(), IpNumber::SCTP, &packet, &[])
+}
+
 /// A UDP packet whose sender made no checksum (RFC 768; IPv4 only).
 pub fn udp_without_checksum(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut packet = udp(from, to, payload);

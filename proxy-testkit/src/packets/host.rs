@@ -9,7 +9,10 @@ use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{
     Host, Origin, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
 };
-use proxy_common::maps::{Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, ServiceCounters};
+use proxy_common::maps::{
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
+    ServiceCounters, ServiceNet,
+};
 
 use super::{Done, Executor, Hook, NODE, Via, World};
 
@@ -20,6 +23,8 @@ struct FamilyMaps<A: Address> {
     slots: Vec<u32>,
     backends: Vec<Backend<A>>,
     ranges: Vec<RangeKey<A>>,
+    service_nets: Vec<ServiceNet<A>>,
+    affinities: HashMap<AffinityKey<A>, Affinity>,
     flows: HashMap<FlowKey<A>, Flow<A>>,
 }
 
@@ -33,6 +38,7 @@ pub struct HostEnv {
     pub now: u32,
     random: u32,
     device: Device,
+    budget: AnswerBudget,
     counters: HashMap<u32, ServiceCounters>,
 }
 
@@ -51,6 +57,7 @@ impl HostEnv {
             now: 1_000,
             random: 0x9e37_79b9,
             device,
+            budget: AnswerBudget::default(),
             counters: HashMap::new(),
         }
     }
@@ -92,12 +99,15 @@ impl HostEnv {
 fn family<A: Address>(tables: &super::world::Tables<A>) -> FamilyMaps<A>
 where
     FrontendKey<A>: std::hash::Hash + Eq,
+    AffinityKey<A>: std::hash::Hash + Eq,
 {
     FamilyMaps {
         frontends: tables.frontends.iter().copied().collect(),
         slots: tables.slots.clone(),
         backends: tables.backends.clone(),
         ranges: tables.ranges.clone(),
+        service_nets: tables.service_nets.clone(),
+        affinities: tables.affinities.iter().copied().collect(),
         flows: HashMap::new(),
     }
 }
@@ -125,6 +135,10 @@ impl Host for HostEnv {
             2 => Origin::ByAddress,
             _ => Origin::Elsewhere,
         }
+    }
+
+    fn may_answer(&mut self, now: u32) -> bool {
+        self.budget.take(now)
     }
 
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
@@ -161,6 +175,18 @@ macro_rules! tables {
 
             fn is_in_range(&self, key: &RangeKey<$address>) -> bool {
                 self.$field.ranges.iter().any(|range| contains(range, key))
+            }
+
+            fn service_net(&self, index: u32) -> Option<&ServiceNet<$address>> {
+                self.$field.service_nets.get(index as usize)
+            }
+
+            fn affinity(&mut self, key: &AffinityKey<$address>) -> Option<&mut Affinity> {
+                self.$field.affinities.get_mut(key)
+            }
+
+            fn store_affinity(&mut self, key: &AffinityKey<$address>, affinity: &Affinity) {
+                self.$field.affinities.insert(*key, *affinity);
             }
 
             fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
@@ -284,7 +310,7 @@ impl Executor for HostExecutor {
         let mut packet = HostPacket::new(packet.to_vec());
         Ok(match self.env.run(hook, &mut packet) {
             Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
-            Verdict::Reply => Done::Reply(packet.bytes),
+            Verdict::Reply(_) => Done::Reply(packet.bytes),
             Verdict::Drop(_) => Done::Drop,
         })
     }

@@ -8,7 +8,7 @@ mod host;
 mod table;
 mod world;
 
-pub use build::{Flags, icmp_error, redirect, tcp, tcp_with_options, udp, udp_without_checksum, with_checksums};
+pub use build::{Flags, icmp_error, redirect, sctp, tcp, tcp_with_options, udp, udp_without_checksum, with_checksums};
 pub use host::{HostEnv, HostExecutor, HostPacket};
 pub use table::scenarios;
 pub use world::{NODE, Tables, World};

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, Masquerade, RangeKey, TCP, UDP};
+use proxy_common::maps::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, FrontendKind, Masquerade, RangeKey, SCTP, ServiceNet, TCP,
+    UDP,
+};
 
 /// The node's own address in each family, and what flows are masqueraded to.
 pub const NODE: (Ipv4Addr, Ipv6Addr) =
@@ -27,6 +30,10 @@ pub struct Tables<A: Address> {
     pub backends: Vec<Backend<A>>,
     /// Source ranges.
     pub ranges: Vec<RangeKey<A>>,
+    /// Ranges that ClusterIPs are from.
+    pub service_nets: Vec<ServiceNet<A>>,
+    /// What is remembered of clients.
+    pub affinities: Vec<(AffinityKey<A>, Affinity)>,
 }
 
 /// The addresses of one family that the table uses, as the world has them.
@@ -44,20 +51,29 @@ pub struct Places {
     pub router: IpAddr,
     /// This node.
     pub node: IpAddr,
-    /// ClusterIP of `remote`'s Service: port 80 to 8080, TCP and UDP.
+    /// ClusterIP of `remote`'s Service: port 80 to 8080, TCP, UDP and SCTP.
     pub to_remote: IpAddr,
-    /// ClusterIP of `neighbour`'s Service: port 80 to 8080, TCP and UDP.
+    /// ClusterIP of `neighbour`'s Service: port 80 to 8080, TCP, UDP and SCTP.
     pub to_neighbour: IpAddr,
-    /// ClusterIP of `pod`'s own Service: port 80 to 8080, TCP and UDP.
+    /// ClusterIP of `pod`'s own Service: port 80 to 8080, TCP, UDP and SCTP.
     pub to_self: IpAddr,
     /// ClusterIP of a second Service of `remote`: port 80 to 8080, TCP.
     pub also_to_remote: IpAddr,
-    /// ClusterIP of a Service without endpoints: port 80, TCP and UDP.
+    /// ClusterIP of a Service without endpoints: port 80, TCP, UDP and SCTP.
     pub to_nobody: IpAddr,
     /// Load-balancer address of `remote`'s Service with externalTrafficPolicy Local: port 80 to 8080.
     pub local_only: IpAddr,
     /// Load-balancer address of `neighbour`'s Service, for the network of `outside` alone: port 80 to 8080.
     pub guarded: IpAddr,
+    /// Load-balancer address of a Service with session affinity and externalTrafficPolicy Local, port 80: both lists
+    /// have `neighbour` alone, but what is remembered of clients is another backend, see [`sticky`].
+    pub sticky: IpAddr,
+    /// ClusterIP of a Service that is left to others.
+    pub of_others: IpAddr,
+    /// An address of the ClusterIPs' network that no Service has.
+    pub unallocated: IpAddr,
+    /// Another client outside.
+    pub stranger: IpAddr,
 }
 
 /// NodePort of `remote`'s Service.
@@ -85,6 +101,10 @@ impl Places {
             to_nobody: at(10, 96, 0, 5),
             local_only: at(203, 0, 113, 1),
             guarded: at(203, 0, 113, 2),
+            sticky: at(203, 0, 113, 3),
+            of_others: at(10, 96, 0, 6),
+            unallocated: at(10, 96, 0, 7),
+            stranger: at(198, 51, 100, 10),
         }
     }
 
@@ -107,6 +127,10 @@ impl Places {
             to_nobody: at(0x1096, 5),
             local_only: at(0x2031, 1),
             guarded: at(0x2031, 2),
+            sticky: at(0x2031, 3),
+            of_others: at(0x1096, 6),
+            unallocated: at(0x1096, 7),
+            stranger: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 10)),
         }
     }
 }
@@ -174,15 +198,26 @@ fn services(places: &Places) -> [Service; 7] {
 }
 
 fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<A> {
-    let mut tables =
-        Tables { frontends: Vec::new(), slots: Vec::new(), backends: vec![Backend::default()], ranges: Vec::new() };
+    let mut tables = Tables {
+        frontends: Vec::new(),
+        slots: Vec::new(),
+        backends: vec![Backend::default()],
+        ranges: Vec::new(),
+        service_nets: service_nets(&address, places),
+        affinities: Vec::new(),
+    };
     // Pods are in the network of `pod`, by half (/16, /64).
     let half = RangeKey::<A>::OWNER_BITS + u32::try_from(A::LEN * 4).unwrap_or(0);
     tables.ranges.push(RangeKey { prefix: half, owner: RangeKey::<A>::PODS, addr: address(places.pod) });
     tables.ranges.push(RangeKey::exact(RangeKey::<A>::NODE, address(places.node)));
+    let known = [places.to_remote, places.to_neighbour, places.to_self, places.also_to_remote, places.to_nobody];
+    for vip in known {
+        tables.ranges.push(RangeKey::exact(RangeKey::<A>::CLUSTER_IPS, address(vip)));
+    }
+    tables.ranges.push(RangeKey::exact(RangeKey::<A>::LEFT_TO_OTHERS, address(places.of_others)));
     let mut id = 0;
     for service in services(places) {
-        for proto in [TCP, UDP] {
+        for proto in [TCP, UDP, SCTP] {
             id += 1;
             let first = u32::try_from(tables.slots.len()).unwrap_or(0);
             if let Some((pod, is_local)) = service.endpoint {
@@ -225,5 +260,72 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
             }
         }
     }
+    for proto in [TCP, UDP, SCTP] {
+        id += 1;
+        sticky(&mut tables, places, &address, id, proto);
+    }
     tables
+}
+
+/// ClusterIPs are in the network of `to_remote`, by half (/16, /64). What comes before it is for the comparison alone, and
+/// what comes after it is known in part: the network of `sticky`.
+fn service_nets<A: Address>(address: impl Fn(IpAddr) -> A, places: &Places) -> Vec<ServiceNet<A>> {
+    let mut mask = A::default();
+    let bytes = bytemuck::bytes_of_mut(&mut mask);
+    let half = bytes.len() / 2;
+    bytes.iter_mut().take(half).for_each(|byte| *byte = 0xff);
+    let net = |of, flags| ServiceNet {
+        addr: address(of),
+        mask,
+        flags: ServiceNet::<A>::USED | flags,
+        ..ServiceNet::default()
+    };
+    let complete = ServiceNet::<A>::COMPLETE;
+    vec![net(places.router, complete), net(places.to_remote, complete), net(places.sticky, 0)]
+}
+
+/// The Service with affinity. Two more backends are in no slot: `remote`'s of the Cluster policy, to which only affinity
+/// leads, and one in neither list, as if it had just become unready.
+fn sticky<A: Address>(tables: &mut Tables<A>, places: &Places, address: impl Fn(IpAddr) -> A, service: u32, proto: u8) {
+    let first = u32::try_from(tables.slots.len()).unwrap_or(0);
+    let next = u32::try_from(tables.backends.len()).unwrap_or(0);
+    let [listed, remote, unlisted] = [next, next + 1, next + 2];
+    tables.slots.push(listed);
+    let backend = |pod, port: u16, flags| Backend {
+        addr: address(pod),
+        port: port.to_be_bytes(),
+        flags: Backend::<A>::LIVE | flags,
+        generation: 1,
+        service,
+        ..Backend::default()
+    };
+    let both = Backend::<A>::CLUSTER | Backend::<A>::POLICY_LOCAL;
+    tables.backends.push(backend(places.neighbour, 8080, Backend::<A>::LOCAL | both));
+    tables.backends.push(backend(places.remote, 8080, Backend::<A>::CLUSTER));
+    tables.backends.push(backend(places.remote, 8081, 0));
+    let frontend = Frontend {
+        service,
+        first,
+        count: 1,
+        outside_first: first,
+        outside_count: 1,
+        affinity: 100,
+        kind: FrontendKind::LoadBalancer as u8,
+        flags: Frontend::DROP | Frontend::OUTSIDE_LOCAL,
+        masquerade: Masquerade::NODE,
+        zero: 0,
+    };
+    tables.frontends.push((FrontendKey::new(address(places.sticky), 80_u16.to_be_bytes(), proto), frontend));
+    // Seen a moment ago, whatever the executor's clock says; or at boot.
+    let (lately, long_ago) = (u32::MAX, 0);
+    for (client, backend, generation, seen) in [
+        (places.pod, remote, 1, lately),
+        (places.router, remote, 1, long_ago),
+        (places.outside, remote, 0, lately),
+        (places.remote, unlisted, 1, lately),
+        (places.stranger, remote, 1, lately),
+    ] {
+        let key = AffinityKey::new(address(client), service);
+        tables.affinities.push((key, Affinity { backend, generation, seen }));
+    }
 }

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey};
+use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceNet};
 
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan};
@@ -126,11 +126,32 @@ fn read_all(realized: &Realized) -> Desired {
     let ports = realized.services().map(|(_, port)| port.unwrap().clone());
     let mut local_ranges = ranges::<Ipv4>(realized, 0);
     local_ranges.extend(ranges::<Ipv6>(realized, 0));
-    let mut node = ranges::<Ipv4>(realized, RangeKey::<Ipv4>::NODE);
-    node.extend(ranges::<Ipv6>(realized, RangeKey::<Ipv6>::NODE));
-    let node_addresses = node.iter().map(IpNet::addr).collect();
+    let addresses = |owner| -> BTreeSet<IpAddr> {
+        let v4 = ranges::<Ipv4>(realized, owner);
+        v4.iter().chain(&ranges::<Ipv6>(realized, owner)).map(IpNet::addr).collect()
+    };
+    let mut service_nets = nets::<Ipv4>(realized);
+    service_nets.extend(nets::<Ipv6>(realized));
     let ports = ports.map(|port| (port.clone(), read(realized, &port))).collect();
-    Desired { ports, local_ranges, node_addresses, ..Desired::default() }
+    Desired {
+        ports,
+        local_ranges,
+        node_addresses: addresses(RangeKey::<Ipv4>::NODE),
+        cluster_ips: addresses(RangeKey::<Ipv4>::CLUSTER_IPS),
+        left_to_others: addresses(RangeKey::<Ipv4>::LEFT_TO_OTHERS),
+        service_nets,
+        ..Desired::default()
+    }
+}
+
+/// The ranges that ClusterIPs are from.
+fn nets<A: PlanFamily>(realized: &Realized) -> BTreeMap<IpNet, bool> {
+    let used = A::tables(realized).service_nets().iter().filter(|net| net.flags & ServiceNet::<A>::USED != 0);
+    let net = |net: &ServiceNet<A>| {
+        let range = IpNet::with_netmask(net.addr.to_ip(), net.mask.to_ip()).unwrap();
+        (range, net.flags & ServiceNet::<A>::COMPLETE != 0)
+    };
+    used.map(net).collect()
 }
 
 /// The entries of the maps, as reading them back gives them.
@@ -140,8 +161,11 @@ fn entries(realized: &Realized) -> Vec<Op> {
         ops.extend(
             tables.frontends().map(|(key, frontend)| A::op(FamilyOp::SetFrontend { key: *key, frontend: *frontend })),
         );
-        for owner in (0..ROOMY.services).chain([RangeKey::<A>::NODE]) {
+        for owner in (0..ROOMY.services).chain(RangeKey::<A>::LEFT_TO_OTHERS..=RangeKey::<A>::NODE) {
             ops.extend(tables.ranges_of(owner).map(|key| A::op(FamilyOp::SetRange { key: *key })));
+        }
+        for (index, net) in (0..).zip(tables.service_nets()) {
+            ops.push(A::op(FamilyOp::SetServiceNet { index, net: *net }));
         }
         for id in 1..ROOMY.backends {
             ops.push(A::op(FamilyOp::SetBackend { id, backend: tables.backend(id) }));

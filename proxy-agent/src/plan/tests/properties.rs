@@ -109,7 +109,8 @@ fn world() -> impl Strategy<Value = Desired> {
         let local = local.into_iter().map(|(index, last)| IpNet::from(address(family(index), last)));
         let local: BTreeSet<_> = local.collect();
         let node_addresses = local.iter().map(IpNet::addr).take(1).collect();
-        Desired { ports: ports.collect(), local_ranges: local, node_addresses, ..Desired::default() }
+        let service_nets = local.iter().skip(1).map(|net| (*net, net.addr().is_ipv4())).collect();
+        Desired { ports: ports.collect(), local_ranges: local, node_addresses, service_nets, ..Desired::default() }
     })
 }
 

@@ -63,6 +63,9 @@ fn short(ops: &[Op]) -> Vec<String> {
         Op::V4(FamilyOp::DeleteRange { key }) => {
             format!("range of {} {:?}/{} gone", key.owner, key.addr, key.prefix - 32)
         }
+        Op::V4(FamilyOp::SetServiceNet { index, net }) => {
+            format!("net {index} = {:?}/{:?} {}", net.addr, net.mask, net.flags)
+        }
         Op::V6(_) => panic!("IPv6"),
     };
     ops.iter().map(one).collect()
@@ -288,6 +291,41 @@ fn ranges_come_before_the_frontends_that_ask_about_them_and_go_after() {
             "service 1 free"
         ]
     );
+}
+
+#[test]
+fn cluster_ips_come_after_frontends_and_as_far_as_there_is_room() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let wanted = Desired {
+        cluster_ips: [ip("10.96.0.10")].into(),
+        left_to_others: [ip("10.96.0.11")].into(),
+        service_nets: [("10.0.0.0/8", false), ("10.96.0.0/12", true)]
+            .map(|(net, all)| (net.parse().unwrap(), all))
+            .into(),
+        ..desired(&[1])
+    };
+    let mut maps = Realized::default();
+    let (ops, _) = step(&mut maps, &wanted);
+    assert!(ops[4].starts_with("frontend "), "{ops:?}");
+    let last = [
+        "range of 4294967293 10.96.0.11/32",
+        "range of 4294967294 10.96.0.10/32",
+        "net 0 = 10.96.0.0/255.240.0.0 3",
+        "net 1 = 10.0.0.0/255.0.0.0 1",
+    ];
+    assert_eq!(ops[5..], last);
+    assert_eq!(read_all(&maps), wanted);
+    assert_eq!(step(&mut maps, &wanted).0, [""; 0]);
+
+    let (ops, _) = step(&mut maps, &Desired { service_nets: [].into(), ..wanted.clone() });
+    assert_eq!(ops, ["net 0 = 0.0.0.0/0.0.0.0 0", "net 1 = 0.0.0.0/0.0.0.0 0"]);
+    let (ops, _) = step(&mut maps, &desired(&[1]));
+    assert_eq!(ops, ["range of 4294967293 10.96.0.11/32 gone", "range of 4294967294 10.96.0.10/32 gone"]);
+
+    let todo = plan(&wanted, &Realized::default(), &Capacities { ranges: 1, ..ROOMY });
+    assert!(todo.full.is_empty());
+    let ranges = short(&todo.ops).into_iter().filter(|op| op.starts_with("range"));
+    assert_eq!(ranges.collect::<Vec<_>>(), ["range of 4294967293 10.96.0.11/32"], "others before ours");
 }
 
 #[test]

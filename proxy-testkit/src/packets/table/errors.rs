@@ -16,9 +16,11 @@ pub(super) fn errors(family: &str, p: &Places) -> Vec<Scenario> {
         step("a flow begins", Hook::Ingress, Pod, proto.packet(pod, vip, "S"), becomes(proto.packet(pod, remote, "S")))
     };
     let mut all = Vec::new();
-    for proto in [Proto::Tcp, Proto::Udp] {
-        // 8 bytes of the quoted transport header, and all of it: with and without a TCP checksum in it.
-        for length in [8, 20] {
+    for proto in [Proto::Tcp, Proto::Udp, Proto::Sctp] {
+        // 8 bytes of the quoted transport header, and all of it: with and without a TCP checksum in it. A quoted CRC of
+        // SCTP is left as it is.
+        let lengths: &[usize] = if matches!(proto, Proto::Sctp) { &[8] } else { &[8, 20] };
+        for &length in lengths {
             let name = |what: &str| format!("{family} ICMP about {} ({length} bytes quoted): {what}", proto.name());
             let request = proto.packet(pod, remote, "S");
             let seen = proto.packet(pod, vip, "S");

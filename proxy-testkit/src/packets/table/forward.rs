@@ -160,6 +160,7 @@ pub(super) fn forwarded(family: &str, p: &Places, proto: Proto) -> Vec<Scenario>
             ],
         },
         known_by_address(way("pods of this node known by their addresses, and the node by its own"), p, proto),
+        affinity(way("affinity holds while the backend can be used"), p, proto),
         policies(way("policies of a load balancer's address"), p, proto),
         hairpin(way("a pod to itself: masqueraded to the node"), p, proto),
     ]
@@ -211,6 +212,27 @@ fn known_by_address(name: String, p: &Places, proto: Proto) -> Scenario {
             ),
             sends("the node itself goes anywhere", Uplink, node, local_only, arrives(node)),
             masqueraded("under the address that it leaves with", proto, p, node, remote, "S"),
+        ],
+    }
+}
+
+/// Whom a client is sent to that the Service remembers. Any other than the neighbour is known by affinity alone.
+fn affinity(name: String, p: &Places, proto: Proto) -> Scenario {
+    let sticky = at(p.sticky, 80);
+    let sends = |what, via, from, to| {
+        step(what, Hook::Ingress, via, proto.packet(from, sticky, "S"), becomes(proto.packet(from, to, "S")))
+    };
+    let (remote, neighbour) = (at(p.remote, 8080), at(p.neighbour, 8080));
+    Scenario {
+        name,
+        steps: vec![
+            sends("a client that came before", Pod, at(p.pod, 40_000), remote),
+            sends("and comes again, by another port", Pod, at(p.pod, 40_001), remote),
+            sends("too long ago", Pod, at(p.router, 40_000), neighbour),
+            sends("to a backend that is gone, and whose id has another", Pod, at(p.outside, 40_000), neighbour),
+            sends("to a backend that gets no new clients", Pod, at(p.remote, 40_000), neighbour),
+            sends("to a backend elsewhere, and the policy is Local", Uplink, at(p.stranger, 40_000), neighbour),
+            sends("which is remembered from now on, also where it is not", Pod, at(p.stranger, 40_001), neighbour),
         ],
     }
 }

@@ -8,17 +8,17 @@ mod errors;
 mod forward;
 mod ports;
 
-use super::build::reset_of;
+use super::build::{abort_of, reset_of};
 use super::world::{Places, REMOTE_NODE_PORT};
 use super::{
-    Expect, Flags, Hook, Scenario, Step, icmp_error, redirect, tcp, tcp_with_options, udp, udp_without_checksum,
+    Expect, Flags, Hook, Scenario, Step, icmp_error, redirect, sctp, tcp, tcp_with_options, udp, udp_without_checksum,
 };
 
 /// Every scenario, in both families where it has a meaning in both.
 pub fn scenarios() -> Vec<Scenario> {
     let mut all = Vec::new();
     for (family, places) in [("IPv4", Places::v4()), ("IPv6", Places::v6())] {
-        for proto in [Proto::Tcp, Proto::Udp] {
+        for proto in [Proto::Tcp, Proto::Udp, Proto::Sctp] {
             all.extend(forward::forwarded(family, &places, proto));
         }
         all.extend(refused(family, &places));
@@ -36,6 +36,7 @@ pub fn scenarios() -> Vec<Scenario> {
 enum Proto {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Proto {
@@ -43,6 +44,7 @@ impl Proto {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 
@@ -50,6 +52,7 @@ impl Proto {
         match self {
             Self::Tcp => tcp(from, to, flags, if flags.contains('P') { b"some data" } else { b"" }),
             Self::Udp => udp(from, to, b"question"),
+            Self::Sctp => sctp(from, to, flags),
         }
     }
 }
@@ -117,6 +120,15 @@ fn refused(family: &str, p: &Places) -> Vec<Scenario> {
             Expect::Reply(reset_of(pod, vip, flags, payload, &[])),
         )
     };
+    let (client, unknown, node_port) = (at(p.outside, 50_000), at(p.to_remote, 81), at(p.to_remote, REMOTE_NODE_PORT));
+    let nobody = match p.pod {
+        IpAddr::V4(_) => at(IpAddr::from([224, 0, 0, 1]), 1),
+        IpAddr::V6(_) => at(IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]), 1),
+    };
+    let abort = |what, flags| {
+        let answer = Expect::Reply(abort_of(pod, vip, flags));
+        step(what, Hook::Ingress, Pod, sctp(pod, vip, flags), answer)
+    };
     let datagram = udp(pod, vip, b"a question of some length");
     let answer = icmp_error(p.to_nobody, p.pod, true, &datagram, 8);
     vec![
@@ -129,6 +141,39 @@ fn refused(family: &str, p: &Places) -> Vec<Scenario> {
                 reset("data of one, of odd length", "PA", b"seventeen bytes.."),
                 reset("a FIN", "FA", b""),
                 step("a RST is not answered", Hook::Ingress, Pod, tcp(pod, vip, "R", b""), Expect::Drop),
+            ],
+        },
+        Scenario {
+            name: format!("{family} SCTP without endpoints: aborted"),
+            steps: vec![
+                abort("an INIT", "S"),
+                abort("DATA of an association nobody knows", "PA"),
+                step("an ABORT is not answered", Hook::Ingress, Pod, sctp(pod, vip, "R"), Expect::Drop),
+            ],
+        },
+        Scenario {
+            name: format!("{family} a port that the Service has not, an address that no Service has"),
+            steps: vec![
+                step("TCP", Hook::Ingress, Pod, tcp(pod, unknown, "S", b""), {
+                    Expect::Reply(reset_of(pod, unknown, "S", b"", &[]))
+                }),
+                step("SCTP", Hook::Ingress, Pod, sctp(pod, unknown, "S"), Expect::Reply(abort_of(pod, unknown, "S"))),
+                step("UDP", Hook::Ingress, Uplink, udp(client, unknown, b"question"), {
+                    Expect::Reply(icmp_error(p.to_remote, p.outside, true, &udp(client, unknown, b"question"), 8))
+                }),
+                step("a RST is not answered", Hook::Ingress, Pod, tcp(pod, unknown, "R", b""), Expect::Drop),
+                step("a NodePort's number is no port of it", Hook::Ingress, Pod, tcp(pod, node_port, "S", b""), {
+                    Expect::Reply(reset_of(pod, node_port, "S", b"", &[]))
+                }),
+                step("no address", Hook::Ingress, Pod, tcp(pod, at(p.unallocated, 80), "S", b""), Expect::Drop),
+                step("from outside", Hook::Ingress, Uplink, udp(client, at(p.unallocated, 80), b"x"), Expect::Drop),
+                step(
+                    "what comes from nobody is not answered",
+                    Hook::Ingress,
+                    Uplink,
+                    tcp(nobody, unknown, "S", b""),
+                    Expect::Drop,
+                ),
             ],
         },
         Scenario {
@@ -149,7 +194,8 @@ fn untouched(family: &str, p: &Places) -> Vec<Scenario> {
     };
     let mut steps = Vec::new();
     steps.extend(through("pod to pod", tcp(pod, at(p.neighbour, 8080), "S", b"")));
-    steps.extend(through("another port of a Service's address", tcp(pod, at(p.to_remote, 81), "S", b"")));
+    steps.extend(through("another port of a load balancer's address", tcp(pod, at(p.sticky, 81), "S", b"")));
+    steps.extend(through("the ClusterIP of a Service that is left to others", tcp(pod, at(p.of_others, 80), "S", b"")));
     steps.extend(through("a NodePort on a pod's address", tcp(pod, at(p.neighbour, REMOTE_NODE_PORT), "S", b"")));
     steps.extend(through("to a port of the masquerade range", udp(at(p.remote, 53), at(p.node, 2_000), b"x")));
     steps.extend(through(
