@@ -10,6 +10,7 @@ use crate::maps::{DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, U
 const PORT_PROBES: u32 = 4;
 
 /// What came of a packet that belongs to no flow.
+#[repr(align(8))]
 pub(super) enum Opening {
     /// A flow was stored.
     Opened,

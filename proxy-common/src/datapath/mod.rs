@@ -47,6 +47,8 @@ pub use select::{Choice, Refusal, select};
 use crate::maps::DropReason;
 
 /// What the hook is to do with the packet.
+// Aligned, as other types that travel by value: the compiler writes variant and reason at once.
+#[repr(align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not ours: hand it on as it came.
@@ -65,6 +67,7 @@ pub enum Verdict {
 ///
 /// A hook runs several functions in turn, each with a stack frame of its own, and each reads the packet anew: the
 /// kernel gives a program and all the functions that are active at once 512 bytes of stack.
+#[repr(align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing.

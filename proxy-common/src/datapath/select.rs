@@ -27,6 +27,7 @@ pub struct Choice<A> {
 }
 
 /// Why no backend was chosen.
+#[repr(align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such frontend, and the address is none of a Service: the packet is not ours.

@@ -306,14 +306,14 @@ fn cluster_ips_come_after_frontends_and_as_far_as_there_is_room() {
     };
     let mut maps = Realized::default();
     let (ops, _) = step(&mut maps, &wanted);
-    assert!(ops[4].starts_with("frontend "), "{ops:?}");
+    assert!(ops[6].starts_with("frontend "), "{ops:?}");
     let last = [
         "range of 4294967293 10.96.0.11/32",
         "range of 4294967294 10.96.0.10/32",
         "net 0 = 10.96.0.0/255.240.0.0 3",
         "net 1 = 10.0.0.0/255.0.0.0 1",
     ];
-    assert_eq!(ops[5..], last);
+    assert_eq!(ops[7..], last);
     assert_eq!(read_all(&maps), wanted);
     assert_eq!(step(&mut maps, &wanted).0, [""; 0]);
 
