@@ -193,6 +193,15 @@ impl Service {
         self
     }
 
+    /// With session affinity ClientIP, for so many seconds.
+    pub fn affinity(mut self, seconds: u32) -> Self {
+        let _ = write!(
+            self.spec,
+            "  sessionAffinity: ClientIP\n  sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}\n"
+        );
+        self
+    }
+
     /// Only endpoints on the client's own node serve its ClusterIP.
     pub fn internal_local(mut self) -> Self {
         self.is_internal_local = true;

@@ -4,6 +4,7 @@
 //! they prove; `-- --nocapture` also shows figures.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests end at the first thing that is not as it should be")]
 
+mod affinity;
 mod bystanders;
 mod changes;
 mod clsact;

@@ -7,7 +7,7 @@ use proxy_testkit::lab::{Family, Host, Protocol};
 use proxy_testkit::manifest::Service;
 use proxy_testkit::server::WHO;
 
-use crate::common::standard;
+use crate::common::{standard, usual};
 
 const PORT: u16 = 30081;
 /// Well under the second after which TCP sends its first packet again: an answer, not luck.
@@ -39,6 +39,20 @@ fn clients_of_a_service_without_endpoints_are_refused_at_once() {
                 is_refused(&lab.client, protocol, node.host.at(family, PORT));
             }
             is_refused(&lab.node1.a, protocol, lab.node2.host.at(family, PORT));
+        }
+    }
+}
+
+#[test]
+fn clients_of_a_port_that_the_service_has_not_are_refused_at_once() {
+    let lab = standard();
+    let service = usual("without-it", 31, [&lab.node1.a, &lab.node2.a]);
+    let _published = lab.publish(&service).unwrap();
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            for from in [&lab.node1.b, &lab.node2.b] {
+                is_refused(from, protocol, service.at(family, 4_444));
+            }
         }
     }
 }
