@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroup;
 use crate::shell;
 use crate::teardown::{self, Undo};
 
@@ -157,7 +158,7 @@ fn is_stale(name: &str) -> bool {
 }
 
 /// Removes what labs of processes that no longer live have left: processes inside their namespaces, the namespaces,
-/// folders in the temporary folder and under bpffs.
+/// folders in the temporary folder and under bpffs, control groups.
 pub fn sweep() {
     for name in names_in(Path::new(FOLDER)).filter(|name| is_stale(name)) {
         let inside = shell::run(Command::new("ip").args(["netns", "pids", &name])).unwrap_or_default();
@@ -169,6 +170,11 @@ pub fn sweep() {
     for folder in [std::env::temp_dir(), PathBuf::from("/sys/fs/bpf")] {
         for name in names_in(&folder).filter(|name| is_stale(name)) {
             let _ = fs::remove_dir_all(folder.join(name));
+        }
+    }
+    if let Ok(Some(folder)) = cgroup::own_folder() {
+        for name in names_in(&folder).filter(|name| is_stale(name)) {
+            let _ = fs::remove_dir(folder.join(name));
         }
     }
 }

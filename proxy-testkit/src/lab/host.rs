@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::cgroup::CgroupHandle;
 use crate::client::{self, Answer, Burst};
 use crate::netns::NsHandle;
 use crate::shell;
@@ -54,6 +56,8 @@ pub struct Host {
     pub v6: Ipv6Addr,
     /// Its network namespace.
     pub ns: NsHandle,
+    /// A node's control group, which its agent attaches to: what runs [inside](Self::inside) is a process of the host.
+    pub cgroup: Option<CgroupHandle>,
 }
 
 impl Host {
@@ -111,12 +115,26 @@ impl Host {
 
     /// Sends one ping and waits for its answer.
     pub fn ping(&self, to: IpAddr) -> Result<()> {
-        shell::run(self.ns.command("ping").args(["-n", "-c", "1", "-W", "2", &to.to_string()]))?;
+        shell::run(self.command("ping").args(["-n", "-c", "1", "-W", "2", &to.to_string()]))?;
         Ok(())
     }
 
     /// Runs code inside, for errors of sockets.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        self.ns.run(work).map_err(io::Error::other)?
+        let inside = || {
+            // Sockets belong to the group that the thread is in when it makes them.
+            self.cgroup.as_ref().map_or(Ok(()), CgroupHandle::enter)?;
+            work()
+        };
+        self.ns.run(inside).map_err(io::Error::other)?
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.ns.command(program);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.put(&mut command);
+        }
+        command
     }
 }

@@ -207,7 +207,7 @@ fn outside_client(id: &str, switch: &NetNs) -> Result<(NetNs, Host)> {
          addr add {v6}/64 dev eth0 nodad
          {routes}"
     ))?;
-    let host = Host { name: "client".into(), v4, v6, ns: ns.handle().clone() };
+    let host = Host { name: "client".into(), v4, v6, ns: ns.handle().clone(), cgroup: None };
     Ok((ns, host))
 }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result};
 
 use super::{Host, Options, Overlay, plan};
+use crate::cgroup::Cgroup;
 use crate::netns::NetNs;
 use crate::server::Servers;
 use crate::shell;
@@ -33,6 +34,7 @@ pub struct Node {
     number: u8,
     _servers: Vec<Servers>,
     _pods: Vec<NetNs>,
+    _cgroup: Option<Cgroup>,
     _ns: NetNs,
 }
 
@@ -138,14 +140,17 @@ impl Node {
             let (v4, v6) = plan::pod(number, last);
             wire(&ns, &pod, (v4, v6), last).with_context(|| format!("cannot connect {name}"))?;
             servers.push(Servers::start(&name, &pod)?);
-            let host = Host { name, v4, v6, ns: pod.handle().clone() };
+            let host = Host { name, v4, v6, ns: pod.handle().clone(), cgroup: None };
             pods.push(pod);
             Ok(host)
         };
         let (a, b, c) = (add('a', 10)?, add('b', 11)?, add('c', 12)?);
         let (v4, v6) = plan::node(number);
-        let host = Host { name: format!("node{number}"), v4, v6, ns: ns.handle().clone() };
-        Ok(Self { host, a, b, c, number, _servers: servers, _pods: pods, _ns: ns })
+        let name = format!("node{number}");
+        let cgroup = Cgroup::create(&format!("pm{id}-{name}"))?;
+        let handle = cgroup.as_ref().map(|cgroup| cgroup.handle().clone());
+        let host = Host { name, v4, v6, ns: ns.handle().clone(), cgroup: handle };
+        Ok(Self { host, a, b, c, number, _servers: servers, _pods: pods, _cgroup: cgroup, _ns: ns })
     }
 
     /// All pods.
