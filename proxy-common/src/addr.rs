@@ -106,6 +106,9 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// Whether this may be the address of one other host: not unspecified, loopback, multicast or broadcast.
     fn is_unicast(&self) -> bool;
 
+    /// Whether this is an address of the machine for itself (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3).
+    fn is_loopback(self) -> bool;
+
     /// Whether this is the unspecified address, which the maps use for "none".
     #[inline(always)]
     fn is_none(self) -> bool {
@@ -139,6 +142,11 @@ impl Address for Ipv4 {
         let word = u32::from_ne_bytes(self.octets);
         (word & 0xffff) + (word >> 16)
     }
+
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        u32::from_be_bytes(self.octets) >> 24 == 127
+    }
 }
 
 impl Address for Ipv6 {
@@ -169,5 +177,11 @@ impl Address for Ipv6 {
         let words =
             |half: u64| ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32;
         words(high) + words(low)
+    }
+
+    #[inline(always)]
+    fn is_loopback(self) -> bool {
+        let [high, low] = self.halves();
+        high | (low ^ 1_u64.to_be()) == 0
     }
 }

@@ -59,7 +59,13 @@ impl Idle {
     /// From the flow's last packet to `now`. A packet that another CPU saw "later" counts as now.
     #[inline(always)]
     pub fn since<A>(flow: &Flow<A>, now: u32) -> Self {
-        Self(now.saturating_sub(flow.seen))
+        Self::of(flow.seen, now)
+    }
+
+    /// From the time `seen` to `now`, both in whole seconds.
+    #[inline(always)]
+    pub fn of(seen: u32, now: u32) -> Self {
+        Self(now.saturating_sub(seen))
     }
 
     /// Whether the client's next SYN or datagram begins a new flow.

@@ -8,6 +8,7 @@
 //! | `ingress` | towards the backend: undo the masquerade of replies, DNAT requests |
 //! | `egress` | towards the wire: undo the DNAT of replies, masquerade requests |
 //! | [`select`](select()) | frontend to backend: the rules of a Service, without a packet |
+//! | [`socket`] | the same rules for what the node's own processes ask for |
 //! | `balance` | the new flow |
 //! | `masquerade` | a source address and port for a flow that leaves the node |
 //! | `rewrite` | the only place that changes a forwarded packet |
@@ -33,6 +34,7 @@ mod parse;
 mod refuse;
 mod rewrite;
 mod select;
+pub mod socket;
 
 pub use egress::egress;
 pub use env::{Client, Env, Host, Origin, StoreError, StoreMode, Tables};

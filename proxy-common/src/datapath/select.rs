@@ -58,6 +58,10 @@ pub fn select<A: Family, E: Env<A>>(
         let Some(frontend) = env.frontend(key) else {
             return Err(no_frontend(env, &key.addr));
         };
+        if key.addr.is_loopback() && env.client() != Some(Client::Node) {
+            // For the sockets of the node itself only: from elsewhere such an address is forged.
+            return Err(Refusal::NoFrontend);
+        }
         if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, *client)) {
             return Err(Refusal::Drop(DropReason::SourceRange));
         }
