@@ -18,15 +18,22 @@ use crate::maps::{
 const EEXIST: i32 = -17;
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// Maps, clock and counters, for a packet on one device.
+/// Maps, clock and counters, for a packet on one device or for a socket.
 pub struct KernelEnv {
     ifindex: u32,
+    origin: Option<Origin>,
 }
 
 impl KernelEnv {
     #[inline(always)]
     pub fn new(ifindex: u32) -> Self {
-        Self { ifindex }
+        Self { ifindex, origin: None }
+    }
+
+    /// For a socket, of which it is known whose it is.
+    #[inline(always)]
+    pub fn of_socket(origin: Origin) -> Self {
+        Self { ifindex: 0, origin: Some(origin) }
     }
 }
 
@@ -63,6 +70,9 @@ impl Host for KernelEnv {
     fn origin(&self) -> Origin {
         const YES: u8 = DetectLocal::Yes as u8;
         const BY_ADDRESS: u8 = DetectLocal::ByAddress as u8;
+        if let Some(origin) = self.origin {
+            return origin;
+        }
         // Not by way of `device`: of a device that is not there the compiler would read what was never written.
         // SAFETY: one byte is read at once; the agent replaces whole elements.
         match unsafe { DEVICE.get(self.ifindex) }.map_or(0, |device| device.detect) {

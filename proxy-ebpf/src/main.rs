@@ -4,6 +4,8 @@
 //! them that are ports of a bridge, `*_l3` on devices without such headers (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an
 //! action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!
+//! `sock_*` run where processes name addresses or are told of them; the number is that of the family.
+//!
 //! Here is all the unsafe packet and map access; the core has none.
 #![no_std]
 #![no_main]
@@ -15,12 +17,14 @@
 
 mod env;
 mod maps;
+mod socket;
 mod tc;
 mod tc_packet;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
 
+use socket::Hook;
 use tc::Direction;
 
 /// Bytes in an Ethernet header.
@@ -54,6 +58,54 @@ pub fn tc_in_l3(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_out_l3(ctx: TcContext) -> i32 {
     tc::run::<0>(&ctx, Direction::Egress)
+}
+
+/// connect(2) of IPv4 sockets.
+#[cgroup_sock_addr(connect4)]
+pub fn sock_connect4(ctx: SockAddrContext) -> i32 {
+    socket::run_v4(&ctx, Hook::Connect)
+}
+
+/// connect(2) of IPv6 sockets, which may name an IPv4 address.
+#[cgroup_sock_addr(connect6)]
+pub fn sock_connect6(ctx: SockAddrContext) -> i32 {
+    socket::run_v6(&ctx, Hook::Connect)
+}
+
+/// sendto(2) and sendmsg(2) of UDP sockets to an IPv4 address.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sock_send4(ctx: SockAddrContext) -> i32 {
+    socket::run_v4(&ctx, Hook::Send)
+}
+
+/// The same to an IPv6 address.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sock_send6(ctx: SockAddrContext) -> i32 {
+    socket::run_v6(&ctx, Hook::Send)
+}
+
+/// recvfrom(2) and recvmsg(2) of IPv4 UDP sockets.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn sock_recv4(ctx: SockAddrContext) -> i32 {
+    socket::run_v4(&ctx, Hook::Receive)
+}
+
+/// The same of IPv6 UDP sockets, which may receive from IPv4 addresses.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn sock_recv6(ctx: SockAddrContext) -> i32 {
+    socket::run_v6(&ctx, Hook::Receive)
+}
+
+/// getpeername(2) of IPv4 sockets.
+#[cgroup_sock_addr(getpeername4)]
+pub fn sock_peer4(ctx: SockAddrContext) -> i32 {
+    socket::run_v4(&ctx, Hook::Peer)
+}
+
+/// getpeername(2) of IPv6 sockets.
+#[cgroup_sock_addr(getpeername6)]
+pub fn sock_peer6(ctx: SockAddrContext) -> i32 {
+    socket::run_v6(&ctx, Hook::Peer)
 }
 
 #[cfg(not(test))]

@@ -3,12 +3,12 @@
 //! Capacities here are the defaults; the agent sets its own before it loads the programs.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeMark,
-    SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey,
+    Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 const FRONTENDS: usize = 65_536;
@@ -19,6 +19,7 @@ const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
 const AFFINITIES: usize = 65_536;
 const RANGES: usize = 131_072;
+const DATAGRAMS: usize = 16_384;
 /// BPF_F_NO_PREALLOC: memory for what is there, not for what could be.
 const NO_PREALLOC: usize = 1;
 
@@ -61,6 +62,17 @@ pub static FLOW_V4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>, FLOWS> = LruHashMap::n
 #[btf_map(name = "flow_v6")]
 pub static FLOW_V6: LruHashMap<FlowKey<Ipv6>, Flow<Ipv6>, FLOWS> = LruHashMap::new();
 
+/// Goes with the socket.
+#[btf_map(name = "peer_v4")]
+pub static PEER_V4: SkStorage<Peer<Ipv4>> = SkStorage::new();
+#[btf_map(name = "peer_v6")]
+pub static PEER_V6: SkStorage<Peer<Ipv6>> = SkStorage::new();
+
+#[btf_map(name = "datagram_v4")]
+pub static DATAGRAM_V4: LruHashMap<DatagramKey<Ipv4>, Peer<Ipv4>, DATAGRAMS> = LruHashMap::new();
+#[btf_map(name = "datagram_v6")]
+pub static DATAGRAM_V6: LruHashMap<DatagramKey<Ipv6>, Peer<Ipv6>, DATAGRAMS> = LruHashMap::new();
+
 /// Not read by any program: names for people, kept beside what they name.
 #[btf_map(name = "service")]
 pub static SERVICE: Array<ServiceName, SERVICES> = Array::new();
@@ -77,3 +89,15 @@ pub static DEVICE: HashMap<u32, Device, DEVICES, NO_PREALLOC> = HashMap::new();
 /// card computed (CHECKSUM_COMPLETE) is spoilt for IPv6.
 #[unsafe(no_mangle)]
 pub static CSUM_IPV6: Global<u8> = Global::new(0);
+
+/// Cookie of the network namespace whose processes are the node's; 0 for that of the machine's first process.
+#[unsafe(no_mangle)]
+pub static HOST_NETNS: Global<u64> = Global::new(0);
+
+/// 1 where sockets of other network namespaces, those of pods, are translated as well.
+#[unsafe(no_mangle)]
+pub static SOCKETS_OF_ALL: Global<u8> = Global::new(0);
+
+/// 1 where the kernel knows `bpf_set_retval` (5.18): without it every call that fails fails with EPERM.
+#[unsafe(no_mangle)]
+pub static SET_RETVAL: Global<u8> = Global::new(0);

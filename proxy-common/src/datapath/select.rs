@@ -58,7 +58,7 @@ pub fn select<A: Family, E: Env<A>>(
         let Some(frontend) = env.frontend(key) else {
             return Err(no_frontend(env, &key.addr));
         };
-        if key.addr.is_loopback() && env.client() != Some(Client::Node) {
+        if key.addr.is_loopback() && env.origin() != Origin::Node {
             // For the sockets of the node itself only: from elsewhere such an address is forged.
             return Err(Refusal::NoFrontend);
         }

@@ -18,7 +18,7 @@
 
 use super::flow::Idle;
 use super::select::{Choice, Refusal, select};
-use super::{Client, Env, Family, StoreError};
+use super::{Env, Family, Origin, StoreError};
 use crate::maps::{DatagramKey, DatagramSide, DropReason, Frontend, FrontendKey, Masquerade, Peer, TCP, UDP};
 
 /// A socket at a hook.
@@ -156,7 +156,7 @@ fn lead<A: Family, E: Env<A>, S: Socket<A>>(
     peer: &mut Peer<A>,
 ) -> Outcome {
     let key = FrontendKey::new(to.addr, to.port, to.proto);
-    if env.client() == Some(Client::Pod) && !is_plain(env, &key) {
+    if env.origin() == Origin::Pods && !is_plain(env, &key) {
         return Outcome::Pass;
     }
     let mut choice = Choice::default();
