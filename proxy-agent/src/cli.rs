@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::KubeProxyFlags;
 use crate::devices::DeviceFilter;
-use crate::kernel::{AttachMode, PinPath, Sizes};
+use crate::kernel::{AttachMode, PinPath, Sizes, SocketLb};
 use crate::object::{ObjectName, parse_range};
 use crate::output::Format;
 
@@ -72,6 +72,13 @@ pub struct RunArgs {
     /// exclude; the last that fits decides
     #[arg(long, value_name = "LIST")]
     pub devices: Option<DeviceFilter>,
+    /// Whose sockets are translated, so that processes reach Services which do not come in by a device: those of the
+    /// host's network namespace, those of pods too (TCP only), or none
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t)]
+    pub socket_lb: SocketLb,
+    /// Control group (version 2) to attach to for that [default: the root, wherever it is mounted]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
     /// Say more: -v what the agent and the kernel programs decide, -vv everything. RUST_LOG overrides it
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,

@@ -5,7 +5,7 @@
 use anyhow::{Result, bail, ensure};
 use aya::programs::{TestRun, TestRunOptions};
 use proxy_agent::devices::Layer;
-use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, PinPath, Programs, Sizes};
+use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, PinPath, Programs, Sizes, SocketLb};
 use proxy_agent::plan::{FamilyOp, Op};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{AffinityKey, Device, FlowKey};
@@ -49,8 +49,9 @@ impl TcExecutor {
             max_devices: 10,
             max_ranges: 40,
             max_affinities: 100,
+            max_datagrams: 10,
         };
-        let programs = Programs::load(&pins.0, &sizes, PacketLog::Off)?;
+        let programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
         let maps = MapSet::open(&pins.0.maps())?;
         Ok(Self { layer, programs, maps, _lock: lock, _pins: pins })
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, Sizes};
+use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes, SocketLb};
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
@@ -43,6 +43,7 @@ fn small() -> Sizes {
         max_devices: 10,
         max_ranges: 10,
         max_affinities: 100,
+        max_datagrams: 10,
     }
 }
 
@@ -55,11 +56,14 @@ fn every_program_loads() {
     for log in [PacketLog::Off, PacketLog::Debug] {
         let pins = Pins::new();
         let _lock = pins.0.prepare().unwrap();
-        let programs = Programs::load(&pins.0, &small(), log).unwrap_or_else(|error| {
+        let mut programs = Programs::load(&pins.0, &small(), log, SocketLb::All).unwrap_or_else(|error| {
+            unreachable!("{}", message(&error));
+        });
+        programs.load_socket_hooks().unwrap_or_else(|error| {
             unreachable!("{}", message(&error));
         });
         let counts = programs.verified_instructions().unwrap();
-        assert_eq!(counts.len(), PROGRAMS.len());
+        assert_eq!(counts.len(), PROGRAMS.len() + SOCKET_PROGRAMS.len());
         for (name, count) in counts {
             let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
             println!("{name:<12} log {log:<6} {count:>8} verified instructions", log = format!("{log:?}"));
@@ -72,7 +76,7 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
     assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 0);
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let mut wanted = Realized::default();
     {
         let maps = MapSet::open(&pins.0.maps()).unwrap();
@@ -83,8 +87,8 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
             wanted.apply(&op);
         }
     }
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 19);
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 23);
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);
     assert_eq!(maps.service_stats.get(&3).unwrap().unwrap().first(), Some(&ServiceCounters::default()));
@@ -140,7 +144,7 @@ fn ops() -> Vec<Op> {
 fn a_full_map_is_an_error_that_names_it() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     let result = (0..=u8::MAX).try_for_each(|last| {
         let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), [0, 80], TCP);
@@ -154,14 +158,14 @@ fn a_full_map_is_an_error_that_names_it() {
 fn a_pin_of_another_size_is_refused_and_left_alone() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let larger = Sizes { max_frontends: 200, ..small() };
-    let error = Programs::load(&pins.0, &larger, PacketLog::Off).map(drop).unwrap_err();
+    let error = Programs::load(&pins.0, &larger, PacketLog::Off, SocketLb::Host).map(drop).unwrap_err();
     let text = message(&error);
     for part in ["frontend_v4", "100", "200", "--max-frontends 100", "cleanup"] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
 }
 
 #[test]
@@ -204,7 +208,7 @@ fn a_pin_path_elsewhere_is_refused_and_not_made() {
 async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     let pins = PinPath::new(format!("/sys/fs/bpf/pointsman-test-{}-cleanup/inner", std::process::id()));
     let lock = pins.prepare().unwrap();
-    drop(Programs::load(&pins, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let refused = kernel::cleanup(&pins, false, |_| {}).await.unwrap_err();
     assert!(refused.to_string().contains("another agent runs"), "{refused}");
     drop(lock);
@@ -221,7 +225,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
 fn flows_that_are_over_go_whole() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off).unwrap());
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     const FINS: u8 = FlowState::ANSWERED | FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
     let flow = |last: u8, state: u8, seen: u32| Flow {

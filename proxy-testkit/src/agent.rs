@@ -35,6 +35,8 @@ pub struct Agent {
     binary: PathBuf,
     pins: PathBuf,
     manifests: PathBuf,
+    /// Where it attaches its socket hooks: never to the machine's own processes.
+    cgroup: Option<PathBuf>,
     arguments: Vec<String>,
     process: Option<Process>,
     /// What agents of this node said that run no more.
@@ -65,6 +67,7 @@ impl Agent {
             binary,
             pins,
             manifests: manifests.to_owned(),
+            cgroup: host.cgroup.as_ref().map(|group| group.path().to_owned()),
             arguments: options.arguments,
             process: None,
             past: String::new(),
@@ -79,6 +82,10 @@ impl Agent {
         let mut command = self.ns.command(&self.binary);
         command.arg("run").arg("--manifests").arg(&self.manifests);
         command.args(["--node-name", &self.node]).arg("--pin-path").arg(&self.pins);
+        match &self.cgroup {
+            Some(cgroup) => command.arg("--cgroup").arg(cgroup),
+            None => command.args(["--socket-lb", "off"]),
+        };
         command.args(&self.arguments).env("NO_COLOR", "1");
         self.process = Some(Process::start(command)?);
         Ok(())

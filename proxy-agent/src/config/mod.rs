@@ -89,6 +89,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// Which addresses NodePorts are answered on.
     pub node_port_addresses: NodePortAddresses,
+    /// Whether NodePorts are answered on the loopback device, where nothing else says so.
+    pub localhost_node_ports: bool,
     /// Whether `spec.externalIPs` are served: the feature gate `AllowServiceExternalIPs` (KEP-5707).
     pub external_ips: bool,
     /// How soon a change that could not be applied is tried again at the latest. After twice that time with a
@@ -113,6 +115,7 @@ impl Default for Settings {
             detect_local: None,
             cluster_cidrs: Vec::new(),
             node_port_addresses: NodePortAddresses::default(),
+            localhost_node_ports: true,
             external_ips: true,
             sync_period: Duration::from_secs(30),
             oom_score_adj: None,
@@ -122,6 +125,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether processes of the node reach NodePorts on 127.0.0.1 and ::1: unless they are told not to, or the ranges of
+    /// `nodePortAddresses` decide.
+    pub fn localhost_node_ports(&self) -> bool {
+        self.localhost_node_ports && !matches!(self.node_port_addresses, NodePortAddresses::Ranges(_))
+    }
+
     /// Reads the file, if there is one, and the flags. As with kube-proxy, the flags count only without a file,
     /// but for `--hostname-override`.
     ///
@@ -165,6 +174,7 @@ impl Settings {
             detect_local: _,
             cluster_cidrs: _,
             node_port_addresses: _,
+            localhost_node_ports: _,
             external_ips: _,
             sync_period,
             oom_score_adj,

@@ -195,7 +195,10 @@ pub(super) static TABLE: &[Row] = &[
     ignored("showHiddenMetricsForVersion", "show-hidden-metrics-for-version", Form::Text, ""),
     ignored("windowsRunAsService", "windows-service", Form::Switch, ""),
     ignored("winkernel", "", Form::Any, ""),
-    ignored("iptables.localhostNodePorts", "iptables-localhost-nodeports", Form::Switch, "true"),
+    used("iptables.localhostNodePorts", "iptables-localhost-nodeports", Form::Switch, |draft, value, _| {
+        draft.settings.localhost_node_ports = value::boolean(value)?;
+        Ok(())
+    }),
     ignored("iptables.masqueradeBit", "iptables-masquerade-bit", Form::Number(0, 31), "14"),
     ignored("iptables.minSyncPeriod", "iptables-min-sync-period", Form::Duration, "1s"),
     ignored("nftables.masqueradeBit", "", Form::Number(0, 31), "14"),

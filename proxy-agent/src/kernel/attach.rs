@@ -61,6 +61,11 @@ impl Attacher {
         Self { programs, pins, mode, devices: HashMap::new() }
     }
 
+    /// The programs, those of other hooks among them.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// How programs are attached.
     pub fn mode(&self) -> AttachMode {
         self.mode

@@ -130,6 +130,9 @@ pub enum LoadError {
         /// What the kernel said.
         source: Box<aya::programs::ProgramError>,
     },
+    /// The network namespace is not known.
+    #[error("asking for the cookie of this network namespace")]
+    Namespace(#[source] io::Error),
     /// The object has no such program.
     #[error("the kernel programs lack {name}: this is a fault of the build")]
     Missing {

@@ -10,8 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey, RangeMark, ServiceCounters,
-    ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Frontend, FrontendKey, Peer, RangeKey, RangeMark,
+    ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -36,6 +36,10 @@ pub struct FamilyMaps<A: Address> {
     pub affinity: Map<AffinityKey<A>, Affinity>,
     /// `flow_v4` or `flow_v6`.
     pub flow: Map<FlowKey<A>, Flow<A>>,
+    /// `peer_v4` or `peer_v6`. The keys are descriptors of sockets of one's own.
+    pub peer: Map<u32, Peer<A>>,
+    /// `datagram_v4` or `datagram_v6`.
+    pub datagram: Map<DatagramKey<A>, Peer<A>>,
 }
 
 /// All maps, opened.
@@ -72,6 +76,8 @@ impl MapSet {
                 service_net: open.map(&spec::SERVICE_NET_V4)?,
                 affinity: open.map(&spec::AFFINITY_V4)?,
                 flow: open.map(&spec::FLOW_V4)?,
+                peer: open.map(&spec::PEER_V4)?,
+                datagram: open.map(&spec::DATAGRAM_V4)?,
             },
             v6: FamilyMaps {
                 frontend: open.map(&spec::FRONTEND_V6)?,
@@ -81,6 +87,8 @@ impl MapSet {
                 service_net: open.map(&spec::SERVICE_NET_V6)?,
                 affinity: open.map(&spec::AFFINITY_V6)?,
                 flow: open.map(&spec::FLOW_V6)?,
+                peer: open.map(&spec::PEER_V6)?,
+                datagram: open.map(&spec::DATAGRAM_V6)?,
             },
             service: open.map(&spec::SERVICE)?,
             service_stats: open.map(&spec::SERVICE_STATS)?,

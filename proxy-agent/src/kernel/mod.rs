@@ -5,29 +5,35 @@
 //! Absent on purpose: any opinion about what should be in the maps. That is a plan's.
 
 mod attach;
+mod cgroup;
 mod cleanup;
 mod clsact;
 mod direction;
 mod error;
 mod expire;
+mod hierarchy;
 mod map;
 mod maps;
 mod pins;
 mod programs;
 mod read;
 mod spec;
+mod sock_diag;
 mod sys;
 mod tcx;
 mod write;
 
 pub use attach::{AttachMode, Attached, Attacher};
+pub use cgroup::{SocketHookError, SocketHooks, SocketLb};
 pub use cleanup::{CleanupError, cleanup};
 pub use direction::Direction;
 pub use error::{AttachError, LoadError, MapError, MapSetError, PinError};
+pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
 pub use pins::{PinLock, PinPath};
-pub use programs::{LogError, OBJECT, PROGRAMS, PacketLog, Programs};
+pub use programs::{LogError, OBJECT, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram};
+pub use sock_diag::{AbortError, Aborted};
 pub use spec::Sizes;
 
 /// Name of a device of this network namespace, if there is one of this number.

@@ -4,6 +4,7 @@
 //! <pin path>/v<LAYOUT>/<map>
 //! <pin path>/v<LAYOUT>/links/<ifindex>-in
 //! <pin path>/v<LAYOUT>/links/<ifindex>-out
+//! <pin path>/v<LAYOUT>/links/<program>             socket hooks
 //! ```
 //!
 //! An agent holds a lock (flock) on the pin path itself. So it is seen by every other agent that has the same
@@ -55,6 +56,11 @@ impl PinPath {
     /// The link of a device.
     pub fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
         self.links().join(format!("{ifindex}-{direction}"))
+    }
+
+    /// The link of a socket hook, by its program's name.
+    pub fn socket_link(&self, program: &str) -> PathBuf {
+        self.links().join(program)
     }
 
     /// Makes the folders and locks them.

@@ -1,12 +1,13 @@
 //! Loading the kernel programs, with the pinned maps.
 
-use aya::programs::{Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Direction;
+use super::cgroup::SocketLb;
+use super::{Direction, sys};
 use super::error::LoadError;
 use super::maps::MapSet;
 use super::pins::PinPath;
@@ -19,6 +20,29 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Names of all programs.
 pub const PROGRAMS: [&str; 5] = ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
 
+/// A program that translates at sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketProgram {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it is attached: its number in `enum bpf_attach_type`.
+    pub attach_type: u32,
+}
+
+/// All of them, those first that later ones count on: what is sent can be received.
+pub const SOCKET_PROGRAMS: [SocketProgram; 8] = [
+    SocketProgram { name: "sock_recv4", attach_type: 19 },
+    SocketProgram { name: "sock_recv6", attach_type: 20 },
+    SocketProgram { name: "sock_peer4", attach_type: 29 },
+    SocketProgram { name: "sock_peer6", attach_type: 30 },
+    SocketProgram { name: "sock_send4", attach_type: 14 },
+    SocketProgram { name: "sock_send6", attach_type: 15 },
+    SocketProgram { name: "sock_connect4", attach_type: 10 },
+    SocketProgram { name: "sock_connect6", attach_type: 11 },
+];
+
+/// The first kernel with `bpf_set_retval`.
+const SET_RETVAL: KernelVersion = KernelVersion::new(5, 18, 0);
 /// The first kernel whose `bpf_l4_csum_replace` knows `BPF_F_IPV6`.
 const CSUM_IPV6: KernelVersion = KernelVersion::new(6, 16, 0);
 
@@ -45,7 +69,7 @@ impl Programs {
     ///
     /// # Errors
     /// When a pinned map does not fit, or the kernel refuses a map or a program.
-    pub fn load(pins: &PinPath, sizes: &Sizes, log: PacketLog) -> Result<Self, LoadError> {
+    pub fn load(pins: &PinPath, sizes: &Sizes, log: PacketLog, sockets: SocketLb) -> Result<Self, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NoPrograms);
         }
@@ -54,10 +78,16 @@ impl Programs {
         tracing::debug!("{adopted} of {} maps are there already", SHAPES.len());
 
         let level = log as u8;
-        let csum_ipv6 = u8::from(KernelVersion::current().is_ok_and(|now| now >= CSUM_IPV6));
+        let has = |since| u8::from(KernelVersion::current().is_ok_and(|now| now >= since));
+        let (csum_ipv6, set_retval) = (has(CSUM_IPV6), has(SET_RETVAL));
+        let host_netns = sys::netns_cookie().map_err(LoadError::Namespace)?.unwrap_or_default();
+        let sockets_of_all = u8::from(sockets == SocketLb::All);
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &level, false);
         loader.override_global("CSUM_IPV6", &csum_ipv6, false);
+        loader.override_global("SET_RETVAL", &set_retval, false);
+        loader.override_global("HOST_NETNS", &host_netns, false);
+        loader.override_global("SOCKETS_OF_ALL", &sockets_of_all, false);
         for shape in &SHAPES {
             loader.map_max_entries(shape.name, (shape.size.of)(sizes));
             loader.map_pin_path(shape.name, folder.join(shape.name));
@@ -72,13 +102,35 @@ impl Programs {
         Ok(Self { ebpf })
     }
 
+    /// Loads the programs that translate at sockets. The others work without them.
+    ///
+    /// # Errors
+    /// When the kernel refuses one, as old ones may.
+    pub fn load_socket_hooks(&mut self) -> Result<(), LoadError> {
+        for SocketProgram { name, .. } in SOCKET_PROGRAMS {
+            let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
+            <&mut CgroupSockAddr>::try_from(program)
+                .and_then(CgroupSockAddr::load)
+                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+
+    /// The descriptor of such a program.
+    pub(super) fn socket_hook(&self, name: &str) -> Result<&ProgramFd, ProgramError> {
+        let program = self.ebpf.program(name).ok_or(ProgramError::NotLoaded)?;
+        <&CgroupSockAddr>::try_from(program)?.fd()
+    }
+
     /// Name and number of verified instructions of each program, where the kernel tells (5.16 and later).
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub fn verified_instructions(&self) -> Result<Vec<(&'static str, Option<u32>)>, LoadError> {
+        let sockets = SOCKET_PROGRAMS.into_iter().map(|program| program.name);
         PROGRAMS
             .into_iter()
+            .chain(sockets)
             .map(|name| {
                 let program = self.ebpf.program(name).ok_or(LoadError::Missing { name })?;
                 let info = program.info().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
-    RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey,
+    Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use crate::plan::Capacities;
@@ -37,6 +37,10 @@ pub struct Sizes {
     /// Clients of each family that Services with session affinity remember
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_affinities: u32,
+    /// Entries for UDP sockets of the host that name their destination with each datagram, of each family: a socket
+    /// takes two for each frontend that it sends to
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_datagrams: u32,
 }
 
 impl Default for Sizes {
@@ -50,6 +54,7 @@ impl Default for Sizes {
             max_devices: 4_096,
             max_ranges: 131_072,
             max_affinities: 65_536,
+            max_datagrams: 16_384,
         }
     }
 }
@@ -75,6 +80,7 @@ pub(super) enum MapKind {
     PerCpuArray = 6,
     LruHash = 9,
     LpmTrie = 11,
+    SocketStorage = 24,
 }
 
 /// What a map has to be like, whatever its types.
@@ -123,6 +129,9 @@ const RANGES: MapSize = MapSize { flag: Some("--max-ranges"), of: |sizes| sizes.
 const AFFINITIES: MapSize = MapSize { flag: Some("--max-affinities"), of: |sizes| sizes.max_affinities };
 const NETS: MapSize = MapSize { flag: None, of: |_| SERVICE_NETS };
 const ONE: MapSize = MapSize { flag: None, of: |_| 1 };
+const DATAGRAMS: MapSize = MapSize { flag: Some("--max-datagrams"), of: |sizes| sizes.max_datagrams };
+/// As many as there are sockets.
+const SOCKETS: MapSize = MapSize { flag: None, of: |_| 0 };
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
 const DROP_REASONS: MapSize = MapSize { flag: None, of: |_| DropReason::ALL.len() as u32 };
 
@@ -143,13 +152,19 @@ pub(super) const AFFINITY_V6: Spec<AffinityKey<Ipv6>, Affinity> =
     Spec::new("affinity_v6", MapKind::LruHash, AFFINITIES);
 pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS);
 pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS);
+pub(super) const PEER_V4: Spec<u32, Peer<Ipv4>> = Spec::new("peer_v4", MapKind::SocketStorage, SOCKETS);
+pub(super) const PEER_V6: Spec<u32, Peer<Ipv6>> = Spec::new("peer_v6", MapKind::SocketStorage, SOCKETS);
+pub(super) const DATAGRAM_V4: Spec<DatagramKey<Ipv4>, Peer<Ipv4>> =
+    Spec::new("datagram_v4", MapKind::LruHash, DATAGRAMS);
+pub(super) const DATAGRAM_V6: Spec<DatagramKey<Ipv6>, Peer<Ipv6>> =
+    Spec::new("datagram_v6", MapKind::LruHash, DATAGRAMS);
 pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES);
 pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> = Spec::new("service_stats", MapKind::PerCpuArray, SERVICES);
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS);
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 19] = [
+pub(super) const SHAPES: [Shape; 23] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -165,6 +180,10 @@ pub(super) const SHAPES: [Shape; 19] = [
     AFFINITY_V6.shape,
     FLOW_V4.shape,
     FLOW_V6.shape,
+    PEER_V4.shape,
+    PEER_V6.shape,
+    DATAGRAM_V4.shape,
+    DATAGRAM_V6.shape,
     SERVICE.shape,
     SERVICE_STATS.shape,
     DROP_STATS.shape,

@@ -25,6 +25,8 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 
 /// `BPF_LINK_TYPE_TCX`.
 const LINK_TYPE_TCX: u32 = 11;
+/// `BPF_LINK_TYPE_CGROUP`.
+const LINK_TYPE_CGROUP: u32 = 3;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
@@ -69,6 +71,7 @@ struct InfoAttr {
 #[repr(C)]
 struct LinkCreateAttr {
     prog_fd: u32,
+    /// Or the descriptor of a control group.
     ifindex: u32,
     attach_type: u32,
     flags: u32,
@@ -127,12 +130,22 @@ pub(super) struct LinkInfo {
     pub id: u32,
     /// Number of its program.
     pub prog_id: u32,
+    pad: u32,
+    /// What follows depends on the kind; this is of a control group. 0 where it has gone or the link was detached.
+    cgroup_id: u64,
+    attach_type: u32,
+    end: u32,
 }
 
 impl LinkInfo {
     /// Whether it attaches a program to a device by TCX.
     pub(super) fn is_tcx(&self) -> bool {
         self.kind == LINK_TYPE_TCX
+    }
+
+    /// Whether it attaches a program to a control group, by the number of its folder, in this way.
+    pub(super) fn is_of_cgroup(&self, id: u64, attach_type: u32) -> bool {
+        self.kind == LINK_TYPE_CGROUP && self.cgroup_id == id && self.attach_type == attach_type
     }
 }
 
@@ -310,6 +323,45 @@ pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, direction: Dire
     };
     // SAFETY: there is no address in it.
     unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.and_then(owned)
+}
+
+/// Attaches a program to a control group, beside those that are there.
+pub(super) fn cgroup_link_create(
+    program: BorrowedFd<'_>,
+    group: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: raw(program),
+        ifindex: raw(group),
+        attach_type,
+        flags: 0,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: there is no address in it.
+    unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.and_then(owned)
+}
+
+/// The cookie of this network namespace, by which the programs know it. `None` before kernel 5.14.
+pub(super) fn netns_cookie() -> io::Result<Option<u64>> {
+    /// `SO_NETNS_COOKIE` of include/uapi/asm-generic/socket.h.
+    const NETNS_COOKIE: libc::c_int = 71;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    let to = (&raw mut cookie).cast();
+    // SAFETY: the kernel writes `length` bytes at most, for which there is room.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, to, &raw mut length) };
+    if result == 0 {
+        return Ok(Some(cookie));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        error => Err(error),
+    }
 }
 
 /// Puts another program in the place of a link's, between two packets.

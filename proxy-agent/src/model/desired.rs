@@ -7,7 +7,7 @@ use proxy_common::maps::FrontendKind;
 
 use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
-use super::node_ports::node_port_addresses;
+use super::node_ports::{LOOPBACK, node_port_addresses};
 use super::service_nets::service_nets;
 use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
 use crate::object::{EndpointSlice, Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
@@ -24,7 +24,10 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     let node = store.node(&view.name);
     let local_ranges = options.detect_local.ranges(node);
     let detects = [Family::V4, Family::V6].map(|family| options.detect_local.works_for(family, &local_ranges));
-    let node_addresses = node_port_addresses(&options.node_port_addresses, node, &view.addresses);
+    let mut node_addresses = node_port_addresses(&options.node_port_addresses, node, &view.addresses);
+    if options.localhost_node_ports {
+        node_addresses.extend(LOOPBACK);
+    }
     let primary = node.map(|node| node.primary.as_slice()).unwrap_or_default();
     let mut model = Model {
         store,

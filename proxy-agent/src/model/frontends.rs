@@ -91,7 +91,8 @@ fn external(ground: &Ground<'_>, service: &Service, kind: FrontendKind, guarded:
 /// Only the ranges of the frontend's family count: if there is none, anybody of that family may come, as with
 /// kube-proxy. They hold for pods too, and for the node itself, which is in if its address is. A node that is in may
 /// also come from the load balancer's address itself: where that address is on one of the node's devices, the
-/// node's own connections to it have it as their source. NodePorts and external IPs are not guarded.
+/// node's own connections to it have it as their source. Where its connections are met at their sockets, before they
+/// have any source, the unspecified address stands for the node. NodePorts and external IPs are not guarded.
 pub(super) fn source_ranges(ground: &Ground<'_>, service: &Service, family: Family) -> BTreeSet<IpNet> {
     let mut ranges: BTreeSet<IpNet> =
         service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family).copied().collect();
@@ -101,6 +102,7 @@ pub(super) fn source_ranges(ground: &Ground<'_>, service: &Service, family: Fami
     if ranges.iter().any(|range| ground.primary.iter().any(|address| range.contains(address))) {
         let addresses = service.load_balancer_ips.iter().filter(|address| Family::of(**address) == family);
         ranges.extend(addresses.map(|address| IpNet::from(*address)));
+        ranges.insert(IpNet::from(family.unspecified()));
     }
     ranges
 }

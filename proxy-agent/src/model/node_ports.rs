@@ -37,7 +37,8 @@ impl FromStr for NodePortAddresses {
     }
 }
 
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// The addresses of the node for itself.
+pub(super) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// The union of `wanted`. `found` are the addresses on the node's devices.
 pub(super) fn node_port_addresses(

@@ -20,6 +20,9 @@ pub struct ModelOptions {
     pub detect_local: DetectLocal,
     /// Where NodePorts are answered: on the union of these.
     pub node_port_addresses: Vec<NodePortAddresses>,
+    /// Whether they are answered on 127.0.0.1 and ::1, too, for processes of the node itself: kube-proxy's
+    /// `iptables.localhostNodePorts`. It takes hooks at sockets; packets to these addresses are never translated.
+    pub localhost_node_ports: bool,
     /// Whether `spec.externalIPs` are served. Whoever may make a Service may take over any address with them
     /// (CVE-2020-8554), and upstream is about to give them up (KEP-5707).
     pub external_ips: bool,
@@ -40,6 +43,7 @@ impl Default for ModelOptions {
             masquerade_all: false,
             detect_local: DetectLocal::default(),
             node_port_addresses: vec![NodePortAddresses::Primary],
+            localhost_node_ports: false,
             external_ips: true,
             keep_source_of_outside_clients: true,
             service_cidrs: BTreeSet::new(),

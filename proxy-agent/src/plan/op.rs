@@ -27,6 +27,17 @@ pub enum Op {
     V6(FamilyOp<Ipv6>),
 }
 
+impl Op {
+    /// Whether it frees a backend, so that what still talks to it is to look for another one.
+    pub fn frees_backend(&self) -> bool {
+        match self {
+            Self::V4(FamilyOp::SetBackend { backend, .. }) => !backend.is_live(),
+            Self::V6(FamilyOp::SetBackend { backend, .. }) => !backend.is_live(),
+            _ => false,
+        }
+    }
+}
+
 /// One change to one map of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyOp<A: Address> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxy_common::maps::DeviceRole;
 
 use crate::devices::{Layer, Target};
-use crate::kernel::{Attached, Attacher, MapError, MapSet, device_name};
+use crate::kernel::{Attached, Attacher, MapError, MapSet, Programs, device_name};
 use crate::output::chain;
 
 /// The devices that are attached to.
@@ -20,6 +20,11 @@ pub(super) struct Devices {
 impl Devices {
     pub(super) fn new(attacher: Attacher) -> Self {
         Self { attacher, attached: BTreeMap::new(), troubles: BTreeMap::new(), is_swept: false }
+    }
+
+    /// The programs, those of other hooks among them.
+    pub(super) fn programs(&self) -> &Programs {
+        self.attacher.programs()
     }
 
     /// How many devices have the programs.

@@ -9,6 +9,7 @@
 mod devices;
 mod rules;
 mod services;
+mod sockets;
 mod sysctl;
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ use crate::watch::api::ApiOptions;
 use crate::watch::{Source, SourceError};
 use devices::Devices;
 use services::Services;
+use sockets::Sockets;
 
 /// News are worked off so long after the first one: what comes together is done together.
 const COALESCE: Duration = Duration::from_millis(3);
@@ -99,7 +101,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
 
     let pins = args.pins.path();
     let _lock = pins.prepare()?;
-    let mut programs = Programs::load(&pins, &args.sizes, log)?;
+    let mut programs = Programs::load(&pins, &args.sizes, log, args.socket_lb)?;
     if log != PacketLog::Off {
         programs.forward_log()?;
     }
@@ -108,7 +110,9 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let network = follow().await?;
     sysctl::check(&network.borrow());
 
-    let (options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
+    let sockets = Sockets::new(args.socket_lb, args.cgroup, &mut programs, pins.clone());
+    let (mut options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
+    options.localhost_node_ports = settings.localhost_node_ports() && sockets.are_served();
     let services = Services::new(maps, node_name.clone(), options, args.sizes.into())?;
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
@@ -129,6 +133,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
         node_name,
         services,
         devices: Devices::new(Attacher::new(programs, pins, mode)),
+        sockets,
         is_ready: false,
     };
     tokio::select! {
@@ -155,6 +160,7 @@ struct Owner {
     node_name: String,
     services: Services,
     devices: Devices,
+    sockets: Sockets,
     is_ready: bool,
 }
 
@@ -236,11 +242,15 @@ impl Owner {
                 false
             }
         };
-        if devices && services && !self.is_ready && self.store.is_synced() {
+        let sockets = self.sockets.reconcile(self.devices.programs());
+        if self.services.has_freed() {
+            self.sockets.abort_orphans(self.services.maps());
+        }
+        if devices && services && sockets && !self.is_ready && self.store.is_synced() {
             self.is_ready = true;
             tracing::info!("ready: Service ports: {}, devices: {}", self.services.count(), self.devices.count());
         }
-        devices && services
+        devices && services && sockets
     }
 
     fn node_addresses(&self) -> BTreeSet<IpAddr> {

@@ -19,6 +19,7 @@ pub(super) fn of(settings: &Settings, proxy_name: Option<String>, rules: RuleArg
         masquerade_all: settings.masquerade_all,
         detect_local,
         node_port_addresses,
+        localhost_node_ports: false,
         external_ips: !rules.ignore_external_ips && settings.external_ips,
         keep_source_of_outside_clients: !rules.masquerade_local_backends,
         service_cidrs: rules.service_cluster_ip_range.into_iter().collect(),

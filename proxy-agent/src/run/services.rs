@@ -22,6 +22,8 @@ pub(super) struct Services {
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
     is_node_missing: bool,
+    /// A backend has been freed that sockets may be connected to; so also while it is not known what happened before.
+    has_freed: bool,
 }
 
 impl Services {
@@ -37,11 +39,26 @@ impl Services {
             tracing::info!("{count} Service ports are in the maps from before");
         }
         let reported = BTreeSet::new();
-        Ok(Self { maps, realized: Some(realized), capacities, node_name, options, reported, is_node_missing: false })
+        let realized = Some(realized);
+        Ok(Self {
+            maps,
+            realized,
+            capacities,
+            node_name,
+            options,
+            reported,
+            is_node_missing: false,
+            has_freed: true,
+        })
     }
 
     pub(super) fn maps(&self) -> &MapSet {
         &self.maps
+    }
+
+    /// Whether backends have been freed since this was last asked.
+    pub(super) fn has_freed(&mut self) -> bool {
+        std::mem::take(&mut self.has_freed)
     }
 
     /// How many Service ports are in the maps.
@@ -97,9 +114,10 @@ impl Services {
         Ok(removed)
     }
 
-    fn apply(&self, plan: &Plan, mut realized: Realized) -> Result<Realized, MapError> {
+    fn apply(&mut self, plan: &Plan, mut realized: Realized) -> Result<Realized, MapError> {
         for op in &plan.ops {
             self.maps.apply(op)?;
+            self.has_freed |= op.frees_backend();
             realized.apply(op);
         }
         for change in &plan.changes {
