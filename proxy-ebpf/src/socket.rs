@@ -65,7 +65,7 @@ pub fn run_v4(ctx: &SockAddrContext, hook: Hook) -> i32 {
 pub fn run_v6(ctx: &SockAddrContext, hook: Hook) -> i32 {
     let Some(origin) = origin(ctx) else { return ALLOW };
     let words = words(ctx);
-    if words[0] | words[1] == 0 && words[2] == 0xffff_u32.to_be() {
+    if words[0] | words[1] == 0 && is_mapped(ctx) {
         let mut at = destination(ctx, Ipv4::new(words[3].to_ne_bytes()));
         let outcome = run(ctx, hook, origin, &mut at);
         if outcome == Outcome::Translated {
@@ -158,6 +158,20 @@ fn words(ctx: &SockAddrContext) -> [u32; 4] {
             addr_of!((*at).user_ip6[3]).read_volatile(),
         ]
     }
+}
+
+/// Whether the third word of an IPv6 address is that of an IPv4 one (RFC 4291 §2.5.5.2).
+///
+/// Its halves are read one by one: compared with a word of which the highest bit is set, LLVM sign-extends that word
+/// and not the other where it has no 32-bit jumps, and they are never the same.
+#[inline(always)]
+fn is_mapped(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context is the hook's own, and the kernel allows reads of half a word.
+    let (first, second) = unsafe {
+        let halves = addr_of!((*ctx.sock_addr).user_ip6[2]).cast::<u16>();
+        (halves.read_volatile(), halves.add(1).read_volatile())
+    };
+    first == 0 && second == u16::MAX
 }
 
 /// The hook's answer. What fails fails as a client of another machine would see it, if sooner.

@@ -26,7 +26,7 @@ const NLM_F_DUMP: u16 = 0x300;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
-const INET_DIAG_SK_BPF_STORAGES: u16 = 19;
+const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
 const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
 const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
 /// The bits of a type that are not its number.
@@ -237,11 +237,11 @@ mod tests {
     fn attributes_are_found_and_lies_about_their_length_end_the_list() {
         let inner = attribute(3, &[7; 5]);
         let mut bytes = attribute(1, &[1, 2]);
-        bytes.extend(attribute(19 | NLA_F_NESTED, &inner));
-        assert_eq!(find(&bytes, 19).and_then(|inner| find(inner, 3)), Some(&[7_u8; 5][..]));
+        bytes.extend(attribute(20 | NLA_F_NESTED, &inner));
+        assert_eq!(find(&bytes, 20).and_then(|inner| find(inner, 3)), Some(&[7_u8; 5][..]));
         assert_eq!(find(&bytes, 2), None);
         bytes.truncate(bytes.len() - 6);
-        assert_eq!(find(&bytes, 19), None);
+        assert_eq!(find(&bytes, 20), None);
         assert_eq!(attributes(&[0, 0, 0, 0]).count(), 0);
     }
 

@@ -39,6 +39,7 @@ pub struct HostEnv {
     random: u32,
     device: Device,
     budget: AnswerBudget,
+    origin: Option<Origin>,
     counters: HashMap<u32, ServiceCounters>,
 }
 
@@ -58,6 +59,7 @@ impl HostEnv {
             random: 0x9e37_79b9,
             device,
             budget: AnswerBudget::default(),
+            origin: None,
             counters: HashMap::new(),
         }
     }
@@ -66,6 +68,11 @@ impl HostEnv {
     pub fn set_device(&mut self, via: Via) {
         self.device.role = via.role() as u8;
         self.device.detect = via.detect() as u8;
+    }
+
+    /// Sets whose sockets are next.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
     }
 
     /// What was counted on a Service port.
@@ -130,6 +137,9 @@ impl Host for HostEnv {
     }
 
     fn origin(&self) -> Origin {
+        if let Some(origin) = self.origin {
+            return origin;
+        }
         match self.device.detect {
             1 => Origin::Pods,
             2 => Origin::ByAddress,

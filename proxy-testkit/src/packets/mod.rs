@@ -11,7 +11,7 @@ mod world;
 pub use build::{Flags, icmp_error, redirect, sctp, tcp, tcp_with_options, udp, udp_without_checksum, with_checksums};
 pub use host::{HostEnv, HostExecutor, HostPacket};
 pub use table::scenarios;
-pub use world::{NODE, Tables, World};
+pub use world::{LOCAL_NODE_PORT, NODE, Places, Tables, World};
 
 use anyhow::{Context, Result, ensure};
 use proxy_common::datapath::MASQUERADE_PORTS;

@@ -16,5 +16,6 @@ mod nodeport;
 mod pmtu;
 mod policies;
 mod refuse;
+mod sockets;
 mod variants;
 mod volume;
