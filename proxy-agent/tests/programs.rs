@@ -6,7 +6,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use proxy_agent::kernel::{self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes, SocketLb};
+use proxy_agent::kernel::{
+    self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes, SocketLb,
+};
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
@@ -214,7 +216,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 19, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 23, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

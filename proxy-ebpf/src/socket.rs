@@ -4,9 +4,7 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
-};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::socket::{Destination, Outcome, Socket, connect, peer, send, sender};

@@ -203,7 +203,11 @@ fn a_socket_that_names_its_destination_each_time_has_a_flow_for_each() {
     let to = at(Places::v4().to_remote, 80, UDP);
     assert_eq!(send(&mut env, &mut socket, &mut { to }), Outcome::Translated);
     env.remove_backends_v4();
-    assert_eq!(send(&mut env, &mut socket, &mut { to }), Outcome::Refused, "its backend is gone, and no other is there");
+    assert_eq!(
+        send(&mut env, &mut socket, &mut { to }),
+        Outcome::Refused,
+        "its backend is gone, and no other is there"
+    );
 }
 
 #[test]

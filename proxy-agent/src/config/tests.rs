@@ -104,7 +104,7 @@ fn kubeadms_file_is_read_without_a_warning() {
 fn fields_and_flags_mean_the_same() {
     /// A file, the same as flags, and what is different then.
     type Case = (&'static str, &'static [(&'static str, &'static str)], fn(&mut Settings));
-    let cases: [Case; 17] = [
+    let cases: [Case; 18] = [
         ("hostnameOverride: ' Worker-1 '", &[("hostname-override", " Worker-1 ")], |s| {
             s.hostname_override = Some("worker-1".into());
         }),
@@ -129,6 +129,9 @@ fn fields_and_flags_mean_the_same() {
         }),
         ("nodePortAddresses: [all]", &[("nodeport-addresses", "all")], |s| {
             s.node_port_addresses = NodePortAddresses::All;
+        }),
+        ("iptables: {localhostNodePorts: false}", &[("iptables-localhost-nodeports", "false")], |s| {
+            s.localhost_node_ports = false
         }),
         ("nodePortAddresses: [localhost]", &[("nodeport-addresses", "localhost")], |s| {
             s.node_port_addresses = NodePortAddresses::Localhost;

@@ -7,11 +7,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::cgroup::SocketLb;
-use super::{Direction, sys};
 use super::error::LoadError;
 use super::maps::MapSet;
 use super::pins::PinPath;
 use super::spec::{SHAPES, Sizes};
+use super::{Direction, sys};
 use crate::devices::Layer;
 
 /// The object file with the programs, as the build made it. Empty where it was told to skip it.

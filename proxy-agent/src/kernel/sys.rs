@@ -353,8 +353,7 @@ pub(super) fn netns_cookie() -> io::Result<Option<u64>> {
     let mut length: libc::socklen_t = 8;
     let to = (&raw mut cookie).cast();
     // SAFETY: the kernel writes `length` bytes at most, for which there is room.
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, to, &raw mut length) };
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, to, &raw mut length) };
     if result == 0 {
         return Ok(Some(cookie));
     }

@@ -40,16 +40,7 @@ impl Services {
         }
         let reported = BTreeSet::new();
         let realized = Some(realized);
-        Ok(Self {
-            maps,
-            realized,
-            capacities,
-            node_name,
-            options,
-            reported,
-            is_node_missing: false,
-            has_freed: true,
-        })
+        Ok(Self { maps, realized, capacities, node_name, options, reported, is_node_missing: false, has_freed: true })
     }
 
     pub(super) fn maps(&self) -> &MapSet {

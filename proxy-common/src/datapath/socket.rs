@@ -163,7 +163,7 @@ fn lead<A: Family, E: Env<A>, S: Socket<A>>(
     match select(env, &socket.source(), &key, &mut choice) {
         Ok(()) => {}
         Err(Refusal::NoFrontend) => return Outcome::Pass,
-        Err(Refusal::NobodyServes) => return Outcome::Refused,
+        Err(Refusal::NobodyServes | Refusal::UnknownPort) => return Outcome::Refused,
         Err(Refusal::Drop(reason)) => return Outcome::Dropped(reason),
     }
     peer.frontend = to.addr;

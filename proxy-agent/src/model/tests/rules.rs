@@ -300,9 +300,9 @@ fn source_ranges_of_load_balancers() {
             &["10.0.0.0/8", "203.0.113.0/25"],
         ),
         (
-            "the node is in: so is the load balancer's address",
+            "the node is in: so are the load balancer's address and what has none yet",
             load_balancer("loadBalancerSourceRanges: [192.168.0.0/24]"),
-            &["192.0.2.9/32", "192.168.0.0/24"],
+            &["0.0.0.0/32", "192.0.2.9/32", "192.168.0.0/24"],
         ),
         ("everybody", load_balancer("loadBalancerSourceRanges: [10.0.0.0/8, 0.0.0.0/0]"), &[]),
         ("the annotation", annotated("203.0.113.0/25, 10.0.0.0/8"), &["10.0.0.0/8", "203.0.113.0/25"]),
@@ -438,4 +438,14 @@ fn health_checks_count_ready_endpoints_here() {
             desired.health_checks.values().map(|check| (check.port.get(), check.local_endpoints)).collect();
         assert_eq!(checks, Vec::from_iter(expected), "{case}");
     }
+}
+
+#[test]
+fn node_ports_on_loopback_are_for_sockets() {
+    let options = ModelOptions { localhost_node_ports: true, ..options() };
+    let (desired, problems) = model_with(&options, &load_balancer(""));
+    let ports: Vec<_> = desired.ports.values().flat_map(|port| port.frontends.keys()).collect();
+    let on_loopback = ports.iter().filter(|(address, _)| address.is_loopback()).count();
+    let elsewhere = model(&load_balancer("")).0.ports.values().map(|port| port.frontends.len()).sum::<usize>();
+    assert_eq!((on_loopback, ports.len()), (1, elsewhere + 1), "{ports:?} {problems:?}");
 }
