@@ -10,8 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Frontend, FrontendKey, Peer, RangeKey, RangeMark,
-    ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Frontend, FrontendKey, Peer, RangeKey,
+    RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
