@@ -152,7 +152,8 @@ where
     };
     assert_eq!(ask(places.to_nobody, 80), Outcome::Refused);
     assert_eq!(ask(places.guarded, 80), Outcome::Dropped(DropReason::SourceRange));
-    assert_eq!(ask(places.to_remote, 81), Outcome::Pass);
+    assert_eq!(ask(places.to_remote, 81), Outcome::Refused, "a port that the ClusterIP has not");
+    assert_eq!(ask(places.outside, 80), Outcome::Pass);
     assert_eq!(ask(places.node, LOCAL_NODE_PORT), Outcome::Translated);
     let mut bound = HostSocket::<A>::new();
     bound.source = A::of(places.outside);
