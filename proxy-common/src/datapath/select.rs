@@ -62,7 +62,7 @@ pub fn select<A: Family, E: Env<A>>(
             // For the sockets of the node itself only: from elsewhere such an address is forged.
             return Err(Refusal::NoFrontend);
         }
-        if frontend.flags & Frontend::RANGES != 0 && !env.is_in_range(&RangeKey::exact(frontend.service, *client)) {
+        if frontend.flags & Frontend::RANGES != 0 && !is_in_range(env, frontend.service, *client) {
             return Err(Refusal::Drop(DropReason::SourceRange));
         }
         let who = identify(env, client, &frontend);
@@ -159,11 +159,11 @@ fn no_frontend<A: Family, E: Env<A>>(env: &E, address: &A) -> Refusal {
         if !address.is_within(&net.addr, &net.mask) {
             continue;
         }
-        if env.is_in_range(&RangeKey::exact(RangeKey::<A>::CLUSTER_IPS, *address)) {
+        if is_in_range(env, RangeKey::<A>::CLUSTER_IPS, *address) {
             return Refusal::UnknownPort;
         }
         let is_known = flags & ServiceNet::<A>::COMPLETE == 0
-            || env.is_in_range(&RangeKey::exact(RangeKey::<A>::LEFT_TO_OTHERS, *address));
+            || is_in_range(env, RangeKey::<A>::LEFT_TO_OTHERS, *address);
         return if is_known { Refusal::NoFrontend } else { Refusal::Drop(DropReason::UnknownAddress) };
     }
     Refusal::NoFrontend
@@ -178,10 +178,10 @@ fn identify<A: Family, E: Env<A>>(env: &E, client: &A, frontend: &Frontend) -> C
     match env.origin() {
         Origin::Pods => return Client::Pod,
         Origin::Node => return Client::Node,
-        Origin::ByAddress if env.is_in_range(&RangeKey::exact(RangeKey::<A>::PODS, *client)) => return Client::Pod,
+        Origin::ByAddress if is_in_range(env, RangeKey::<A>::PODS, *client) => return Client::Pod,
         Origin::ByAddress | Origin::Elsewhere => {}
     }
-    if treats_node_apart(frontend) && env.is_in_range(&RangeKey::exact(RangeKey::<A>::NODE, *client)) {
+    if treats_node_apart(frontend) && is_in_range(env, RangeKey::<A>::NODE, *client) {
         return Client::Node;
     }
     Client::Outside
@@ -206,4 +206,15 @@ fn needs_masquerade<A: Family>(rule: u8, who: Client, client: &A, backend: &Back
     }
     let keeps = who == Client::Outside && rule & Masquerade::KEEP_OUTSIDE != 0 && backend.is_local();
     rule & who as u8 != 0 && !keeps
+}
+
+/// A key where the compiler may write its first two numbers at once: BPF's stack takes that only aligned.
+#[repr(C, align(8))]
+struct Aligned<T>(T);
+
+/// Whether an address is in one of the owner's ranges.
+#[inline(always)]
+fn is_in_range<A: Family, E: Env<A>>(env: &E, owner: u32, addr: A) -> bool {
+    let key = Aligned(RangeKey::exact(owner, addr));
+    env.is_in_range(&key.0)
 }
