@@ -162,8 +162,8 @@ fn no_frontend<A: Family, E: Env<A>>(env: &E, address: &A) -> Refusal {
         if is_in_range(env, RangeKey::<A>::CLUSTER_IPS, *address) {
             return Refusal::UnknownPort;
         }
-        let is_known = flags & ServiceNet::<A>::COMPLETE == 0
-            || is_in_range(env, RangeKey::<A>::LEFT_TO_OTHERS, *address);
+        let is_known =
+            flags & ServiceNet::<A>::COMPLETE == 0 || is_in_range(env, RangeKey::<A>::LEFT_TO_OTHERS, *address);
         return if is_known { Refusal::NoFrontend } else { Refusal::Drop(DropReason::UnknownAddress) };
     }
     Refusal::NoFrontend
