@@ -42,6 +42,11 @@ impl Store {
         self.listed.contains(&Kind::Service) && self.listed.contains(&Kind::EndpointSlice)
     }
 
+    /// Whether a kind has been listed in full.
+    pub fn has_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
     /// The kinds of which a full list is still missing, among those that a plan waits for.
     pub fn missing(&self) -> impl Iterator<Item = Kind> {
         [Kind::Service, Kind::EndpointSlice].into_iter().filter(|kind| !self.listed.contains(kind))
@@ -55,6 +60,11 @@ impl Store {
     /// The EndpointSlices, by name.
     pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
         self.slices.values()
+    }
+
+    /// An EndpointSlice.
+    pub fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
+        self.slices.get(name)
     }
 
     /// The EndpointSlices of a Service, by name.

@@ -74,15 +74,7 @@ impl Counters {
 pub(super) fn by_service(maps: &MapSet) -> Result<BTreeMap<u32, ServiceCounters>, MapError> {
     let mut all = BTreeMap::new();
     maps.service_stats.for_each(|id, cpus| {
-        let sum = cpus.iter().fold(ServiceCounters::default(), |mut sum, cpu| {
-            sum.flows += cpu.flows;
-            sum.packets += cpu.packets;
-            sum.bytes += cpu.bytes;
-            sum.reply_packets += cpu.reply_packets;
-            sum.reply_bytes += cpu.reply_bytes;
-            sum.refused += cpu.refused;
-            sum
-        });
+        let sum = ServiceCounters::sum(cpus);
         if sum != ServiceCounters::default() {
             all.insert(id, sum);
         }

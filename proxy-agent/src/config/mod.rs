@@ -7,6 +7,7 @@
 //! Invariant: a setting means the same whichever way it came. Absent on purpose: settings of the agent itself
 //! that kube-proxy does not have; those are flags only.
 
+mod configz;
 mod file;
 mod flags;
 mod table;
@@ -157,43 +158,6 @@ impl Settings {
         let names = self.not_applicable.join(", ");
         (!names.is_empty())
             .then(|| format!("these settings of kube-proxy have no meaning here and are ignored: {names}"))
-    }
-
-    /// One line that names what was given and is yet to be done: nobody should take it for granted.
-    pub fn not_yet(&self) -> Option<String> {
-        let usual = Self { bind_address: self.bind_address, ..Self::default() };
-        // In full, so that a new setting has to be thought of here.
-        let Self {
-            hostname_override: _,
-            kubeconfig: _,
-            bind_address,
-            healthz_bind_address,
-            metrics_bind_address,
-            bind_address_hard_fail,
-            masquerade_all: _,
-            detect_local: _,
-            cluster_cidrs: _,
-            node_port_addresses: _,
-            localhost_node_ports: _,
-            external_ips: _,
-            sync_period,
-            oom_score_adj,
-            not_applicable: _,
-        } = self;
-        let is_default_port = |address: &Option<SocketAddr>, port| address.is_some_and(|given| given.port() == port);
-        let names: Vec<&str> = [
-            ("bindAddress", *bind_address != Self::default().bind_address),
-            ("healthzBindAddress", !is_default_port(healthz_bind_address, HEALTHZ_PORT)),
-            ("metricsBindAddress", !is_default_port(metrics_bind_address, METRICS_PORT)),
-            ("bindAddressHardFail", *bind_address_hard_fail),
-            ("syncPeriod", *sync_period != usual.sync_period),
-            ("oomScoreAdj", oom_score_adj.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, is_given)| is_given.then_some(name))
-        .collect();
-        (!names.is_empty())
-            .then(|| format!("these settings of kube-proxy are read but have no effect yet: {}", names.join(", ")))
     }
 }
 

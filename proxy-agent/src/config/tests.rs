@@ -284,27 +284,6 @@ fn a_file_of_another_kind_is_refused() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_named_in_one_warning() {
-    assert_eq!(Settings::default().not_yet(), None);
-    let plain = flags(&[("hostname-override", "n1"), ("masquerade-all", "true")]).unwrap();
-    assert_eq!(plain.not_yet(), None);
-    let all = flags(&[
-        ("bind-address", "::"),
-        ("healthz-bind-address", ""),
-        ("metrics-bind-address", "[::1]:1"),
-        ("bind-address-hard-fail", "true"),
-        ("oom-score-adj", "-999"),
-    ]);
-    assert_eq!(
-        all.unwrap().not_yet().unwrap(),
-        "these settings of kube-proxy are read but have no effect yet: bindAddress, healthzBindAddress, \
-         metricsBindAddress, bindAddressHardFail, oomScoreAdj"
-    );
-    let file = file("nftables: {syncPeriod: 10s}").unwrap();
-    assert_eq!(file.not_yet().unwrap(), "these settings of kube-proxy are read but have no effect yet: syncPeriod");
-}
-
-#[test]
 fn what_means_nothing_here_is_named_in_one_warning() {
     let settings = file(
         "mode: ipvs\nfeatureGates: {A: true, AllowServiceExternalIPs: true}\nconfigSyncPeriod: 15m\nlogging: {verbosity: 2}\n\

@@ -16,13 +16,22 @@ use super::maps::{FamilyMaps, MapSet};
 /// The sides of a flow.
 const SIDES: [FlowSide; 3] = [FlowSide::Client, FlowSide::Stack, FlowSide::Masquerade];
 
+/// What a look for flows that are over came to, in one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Entries that were there.
+    pub found: usize,
+    /// Entries that were removed.
+    pub removed: usize,
+}
+
 impl MapSet {
-    /// Removes the flows that are over at `now` (whole seconds of CLOCK_MONOTONIC). Returns how many entries went.
+    /// Removes the flows that are over at `now` (whole seconds of CLOCK_MONOTONIC): of IPv4, then of IPv6.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn expire(&self, now: u32) -> Result<usize, MapError> {
-        Ok(expire_family(&self.v4, now)? + expire_family(&self.v6, now)?)
+    pub fn expire(&self, now: u32) -> Result<[Expired; 2], MapError> {
+        Ok([expire_family(&self.v4, now)?, expire_family(&self.v6, now)?])
     }
 }
 
@@ -60,20 +69,21 @@ where
     Ok(over.len())
 }
 
-fn expire_family<A: Address>(maps: &FamilyMaps<A>, now: u32) -> Result<usize, MapError>
+fn expire_family<A: Address>(maps: &FamilyMaps<A>, now: u32) -> Result<Expired, MapError>
 where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
 {
     let mut candidates = Vec::new();
+    let mut expired = Expired::default();
     maps.flow.for_each(|key, values| {
+        expired.found += 1;
         if let [flow] = values
             && is_over(key.proto, flow.state, flow.seen, now)
         {
             candidates.push((key, *flow));
         }
     })?;
-    let mut removed = 0;
     for (key, flow) in candidates {
         let entries = entries(&maps.flow, &flow, key.proto)?;
         let state = entries.iter().fold(flow.state, |state, (_, entry)| state | entry.state);
@@ -84,9 +94,9 @@ where
         for (key, _) in &entries {
             maps.flow.remove(key)?;
         }
-        removed += entries.len();
+        expired.removed += entries.len();
     }
-    Ok(removed)
+    Ok(expired)
 }
 
 fn is_over(proto: u8, state: u8, seen: u32, now: u32) -> bool {

@@ -89,9 +89,18 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn for_each(&self, mut each: impl FnMut(K, &[V])) -> Result<(), MapError> {
-        match self.by_batch(&mut each) {
-            Err(error) if is_unsupported(&error) => self.one_by_one(&mut each),
+    pub fn for_each(&self, each: impl FnMut(K, &[V])) -> Result<(), MapError> {
+        self.for_each_of_first(usize::MAX, each)
+    }
+
+    /// Reads so many entries, as [`Self::for_each`] does. Those of an array come in the order of their indexes, so it
+    /// need not be read to its end for the few that are in use.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn for_each_of_first(&self, count: usize, mut each: impl FnMut(K, &[V])) -> Result<(), MapError> {
+        match self.by_batch(count, &mut each) {
+            Err(error) if is_unsupported(&error) => self.one_by_one(count, &mut each),
             other => other,
         }
         .map_err(|source| MapError::Access {
@@ -102,8 +111,9 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
         })
     }
 
-    fn by_batch(&self, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
-        let mut room = BATCH.min(self.info.max_entries as usize).max(1);
+    fn by_batch(&self, count: usize, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
+        let mut left = count;
+        let mut room = BATCH.min(self.info.max_entries as usize).min(count).max(1);
         let mut keys = vec![K::zeroed(); room];
         let mut values = vec![V::zeroed(); room * self.width];
         let mut cursor: Option<Cursor> = None;
@@ -121,19 +131,20 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
                     }
                     Err(error) => return Err(error),
                 };
-            for (key, values) in keys.iter().zip(values.chunks_exact(self.width)).take(batch.count) {
+            for (key, values) in keys.iter().zip(values.chunks_exact(self.width)).take(batch.count.min(left)) {
                 each(*key, values);
             }
-            if batch.is_last {
+            left = left.saturating_sub(batch.count);
+            if batch.is_last || left == 0 {
                 return Ok(());
             }
         }
     }
 
-    fn one_by_one(&self, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
+    fn one_by_one(&self, count: usize, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
         let mut values = vec![V::zeroed(); self.width];
         let mut key: Option<K> = None;
-        loop {
+        for _ in 0..count {
             let mut next = K::zeroed();
             let from = key.as_ref().map(bytemuck::bytes_of);
             if !sys::next_key(self.fd.as_fd(), from, bytemuck::bytes_of_mut(&mut next))? {
@@ -145,6 +156,7 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
             }
             key = Some(next);
         }
+        Ok(())
     }
 }
 

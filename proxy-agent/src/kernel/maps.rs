@@ -97,6 +97,38 @@ impl MapSet {
         })
     }
 
+    /// The names of the maps, and how many entries each has room for.
+    pub fn capacities(&self) -> [(&'static str, u32); 22] {
+        let Self { v4, v6, service, service_stats, drop_stats, device } = self;
+        fn of<K: Pod + std::fmt::Debug, V: Pod>(map: &Map<K, V>) -> (&'static str, u32) {
+            (map.name(), map.capacity())
+        }
+        [
+            of(&v4.frontend),
+            of(&v4.slot),
+            of(&v4.backend),
+            of(&v4.range),
+            of(&v4.service_net),
+            of(&v4.affinity),
+            of(&v4.flow),
+            of(&v4.peer),
+            of(&v4.datagram),
+            of(&v6.frontend),
+            of(&v6.slot),
+            of(&v6.backend),
+            of(&v6.range),
+            of(&v6.service_net),
+            of(&v6.affinity),
+            of(&v6.flow),
+            of(&v6.peer),
+            of(&v6.datagram),
+            of(service),
+            of(service_stats),
+            of(drop_stats),
+            of(device),
+        ]
+    }
+
     /// Looks whether the maps that are pinned in a folder can be adopted as they are. Returns how many there are.
     ///
     /// # Errors

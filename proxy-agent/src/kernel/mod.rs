@@ -28,6 +28,7 @@ pub use cgroup::{SocketHookError, SocketHooks, SocketLb};
 pub use cleanup::{CleanupError, cleanup};
 pub use direction::Direction;
 pub use error::{AttachError, LoadError, MapError, MapSetError, PinError};
+pub use expire::Expired;
 pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};

@@ -5,6 +5,8 @@
 mod desired;
 mod endpoints;
 mod frontends;
+mod health;
+mod node;
 mod node_ports;
 mod options;
 mod service_nets;
@@ -20,6 +22,8 @@ use proxy_common::maps::FrontendKind;
 use crate::object::{ObjectName, Protocol};
 
 pub use desired::desired;
+pub use health::{NoLocal, health_check_addresses, no_local};
+pub use node::is_eligible;
 pub use node_ports::NodePortAddresses;
 pub use options::{DetectLocal, ModelOptions};
 

@@ -92,6 +92,8 @@ mod tests {
             primary: addresses("192.168.0.2 fd00::2").into_iter().collect(),
             zone: None,
             pod_cidrs: Vec::new(),
+            taints: BTreeSet::new(),
+            is_being_deleted: false,
         };
         let v4_only = Node { primary: vec!["192.168.0.2".parse().unwrap()], ..node.clone() };
         let found = addresses("192.168.0.2 10.0.0.7 127.0.0.1 fd00::2 2001:db8::7 ::1");

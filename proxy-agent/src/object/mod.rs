@@ -21,7 +21,7 @@ pub use error::{ObjectError, Problem};
 pub use node::Node;
 pub use range::{ParseRangeError, parse_range};
 pub use service::{PortSpec, Protocol, Service, ServiceType, TrafficPolicy};
-pub use slice::{Endpoint, EndpointPort, EndpointSlice};
+pub use slice::{Endpoint, EndpointPort, EndpointSlice, Trigger};
 
 /// The kinds of object that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

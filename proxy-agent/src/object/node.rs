@@ -21,6 +21,10 @@ pub struct Node {
     pub zone: Option<String>,
     /// `spec.podCIDRs`: what this node's pods have their addresses from, where the control plane hands that out.
     pub pod_cidrs: Vec<IpNet>,
+    /// The keys of `spec.taints`.
+    pub taints: BTreeSet<String>,
+    /// `metadata.deletionTimestamp` is set.
+    pub is_being_deleted: bool,
 }
 
 impl TryFrom<&core::Node> for Node {
@@ -63,6 +67,9 @@ impl TryFrom<&core::Node> for Node {
         for (index, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
             pod_cidrs.push(fields.range(&format!("spec.podCIDRs[{index}]"), text)?);
         }
-        Ok(Self { name, addresses, primary, zone, pod_cidrs })
+        let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        let taints = taints.iter().map(|taint| taint.key.clone()).collect();
+        let is_being_deleted = api.metadata.deletion_timestamp.is_some();
+        Ok(Self { name, addresses, primary, zone, pod_cidrs, taints, is_being_deleted })
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::jiff::Timestamp;
 
 use super::{Fields, Kind, ObjectError, ObjectName, ObjectRef, Protocol, ProxyLabels};
 
@@ -21,7 +22,27 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// `endpoints`, without those that have no address. Empty for address types that are no IP family.
     pub endpoints: Vec<Endpoint>,
+    /// When what made the slice change happened, and nothing that a rule reads.
+    pub trigger: Trigger,
 }
+
+/// When a pod or Service changed so that an EndpointSlice had to, by the annotation
+/// `endpoints.kubernetes.io/last-change-trigger-time`. Alike whatever it is: a slice with another one alone is the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Trigger {
+    /// When, as far as it is known.
+    pub time: Option<Timestamp>,
+    /// `addressType` is IPv6.
+    pub is_v6: bool,
+}
+
+impl PartialEq for Trigger {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Trigger {}
 
 impl EndpointSlice {
     /// The Service that the endpoints serve.
@@ -86,8 +107,14 @@ impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
             service: service.filter(|service| !service.is_empty()).cloned(),
             ports,
             endpoints,
+            trigger: Trigger { time: trigger_time(api), is_v6: api.address_type == "IPv6" },
         })
     }
+}
+
+/// What cannot be read is as if it were not there: it is only measured by.
+fn trigger_time(api: &discovery::EndpointSlice) -> Option<Timestamp> {
+    api.metadata.annotations.as_ref()?.get("endpoints.kubernetes.io/last-change-trigger-time")?.parse().ok()
 }
 
 fn ports(fields: &Fields, ports: &[discovery::EndpointPort]) -> Result<Vec<EndpointPort>, ObjectError> {

@@ -145,6 +145,19 @@ impl<A: PlanFamily> FamilyTables<A> {
         self.ranges
     }
 
+    /// How many slots frontends lead to. Lists that several frontends share count once.
+    pub fn slots_in_use(&self) -> usize {
+        let ranges: BTreeSet<(u32, u32)> =
+            self.frontends.values().flat_map(slot_ranges).map(|range| (range.start, range.end)).collect();
+        let mut end = 0;
+        let mut count = 0;
+        for (start, stop) in ranges {
+            count += stop.saturating_sub(start.max(end));
+            end = end.max(stop);
+        }
+        count as usize
+    }
+
     /// The Service port ids that frontends, backends or ranges refer to.
     pub(super) fn services(&self) -> impl Iterator<Item = u32> {
         let owners = self.ranges_of.keys().filter(|owner| RangeKey::<A>::is_service(**owner));

@@ -7,6 +7,8 @@ use proxy_common::maps::DeviceRole;
 use crate::devices::{Layer, Target};
 use crate::kernel::{Attached, Attacher, MapError, MapSet, Programs, device_name};
 use crate::output::chain;
+use crate::serve::Metrics;
+use crate::serve::metrics::gauge;
 
 /// The devices that are attached to.
 pub(super) struct Devices {
@@ -33,10 +35,10 @@ impl Devices {
     }
 
     /// Attaches to these devices and no others. False if something has to be tried again.
-    pub(super) fn reconcile(&mut self, targets: BTreeMap<u32, Target>, maps: &MapSet) -> bool {
+    pub(super) fn reconcile(&mut self, targets: BTreeMap<u32, Target>, maps: &MapSet, metrics: &Metrics) -> bool {
         let mut is_done = self.sweep(&targets, maps);
         for (ifindex, target) in &targets {
-            match self.attach(*ifindex, target, maps) {
+            match self.attach(*ifindex, target, maps, metrics) {
                 Ok(()) => drop(self.troubles.remove(ifindex)),
                 // Gone since it was listed: the next list lacks it.
                 Err(_) if device_name(*ifindex).is_none() => {}
@@ -46,10 +48,15 @@ impl Devices {
                 }
             }
         }
+        let of_role = |role: DeviceRole| self.attached.values().filter(|it| it.device.role == role as u8).count();
+        metrics.set_devices("pod", of_role(DeviceRole::Pod));
+        metrics.set_devices("uplink", of_role(DeviceRole::Uplink));
+        metrics.devices_failing.set(gauge(self.troubles.len()));
+        metrics.set_entries("device", self.attached.len());
         is_done
     }
 
-    fn attach(&mut self, ifindex: u32, target: &Target, maps: &MapSet) -> Result<(), String> {
+    fn attach(&mut self, ifindex: u32, target: &Target, maps: &MapSet, metrics: &Metrics) -> Result<(), String> {
         let known = self.attached.get(&ifindex);
         // Before the programs: they read it.
         if known.is_none_or(|known| known.device != target.device) {
@@ -61,7 +68,10 @@ impl Devices {
         match outcome {
             Attached::New => tracing::info!("device {described}: attached"),
             Attached::Adopted => tracing::info!("device {described}: programs replaced"),
-            Attached::Repaired => tracing::warn!("device {described}: the programs had been detached, and are back"),
+            Attached::Repaired => {
+                metrics.device_repairs.inc();
+                tracing::warn!("device {described}: the programs had been detached, and are back");
+            }
             Attached::Unchanged if known.is_some_and(|known| known.device != target.device) => {
                 tracing::info!("device {described}: changed");
             }

@@ -7,42 +7,50 @@
 //! When it ends, by a signal or a crash, the kernel goes on with what it has.
 
 mod devices;
+mod oom;
 mod rules;
 mod services;
 mod sockets;
 mod sysctl;
+mod triggers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::cli::RunArgs;
 use crate::config::{ConfigError, Settings};
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, PodDevices, decide, follow};
 use crate::event::{Event, EventReceiver};
+use crate::events::{self, Notice};
 use crate::kernel::{
     self, AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
 };
+use crate::model::{Family, is_eligible, no_local};
+use crate::object::{EndpointSlice, Kind, Object, ObjectName, ObjectRef};
 use crate::output::chain;
+use crate::serve::metrics::gauge;
+use crate::serve::{self, Addresses, Checks, PinnedMaps, ServeError, State};
 use crate::store::Store;
 use crate::watch::api::ApiOptions;
 use crate::watch::{Source, SourceError};
 use devices::Devices;
-use services::Services;
+use services::{Failed, Round, Services};
 use sockets::Sockets;
+use triggers::Triggers;
 
 /// News are worked off so long after the first one: what comes together is done together.
 const COALESCE: Duration = Duration::from_millis(3);
 /// What failed is tried again after this, and after twice as long each time it fails again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// Longest time to the next try.
-const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Attached programs are looked at so often, as somebody may have detached them.
-const INSPECTION: Duration = Duration::from_secs(30);
+/// An Event about why the agent ends has so long to be sent.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Flows that are over are removed so often.
 const EXPIRY: Duration = Duration::from_secs(15);
@@ -77,6 +85,12 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("setting up the signals")]
     Signal(#[source] std::io::Error),
+    /// There is no thread for the servers.
+    #[error("starting the thread of the servers")]
+    Serve(#[source] std::io::Error),
+    /// A server cannot be started, and the agent is to end for it.
+    #[error(transparent)]
+    Bind(#[from] ServeError),
 }
 
 /// Runs the agent until it gets SIGTERM or SIGINT.
@@ -87,9 +101,10 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let settings = Settings::load(args.config.as_deref(), &args.kube_proxy)?;
-    for warning in [settings.warning(), settings.not_yet()].into_iter().flatten() {
+    if let Some(warning) = settings.warning() {
         tracing::warn!("{warning}");
     }
+    oom::adjust(settings.oom_score_adj);
     let node_name = node_name(args.node_name, &settings);
     let api = ApiOptions {
         kubeconfig: args.kubeconfig.or_else(|| settings.kubeconfig.clone()),
@@ -123,8 +138,26 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
             AttachMode::Clsact => "clsact filters",
         }
     );
+    let pinned = PinnedMaps::new(pins.maps());
+    let state = Arc::new(State::new(settings.sync_period * 2, settings.configz(), |registry| {
+        source.register(registry);
+        registry.register_collector(Box::new(pinned));
+    }));
+    let (recorder, notices) = events::channel(&node_name);
+    let poster = source.poster();
+    let is_cluster = poster.is_some();
+    tokio::spawn(events::Sender::new(poster, node_name.clone(), state.clone()).run(notices));
+    let (checks, wanted_checks) = watch::channel(Checks::default());
+    let addresses = Addresses {
+        healthz: settings.healthz_bind_address,
+        metrics: settings.metrics_bind_address,
+        hard_fail: settings.bind_address_hard_fail,
+    };
+    let mut serving =
+        serve::start(state.clone(), addresses, wanted_checks, recorder.clone()).map_err(RunError::Serve)?;
     let (sender, events) = mpsc::channel(64);
     tokio::spawn(source.run(sender));
+    recorder.record(Notice::normal(recorder.about_node(), "Starting", "StartKubeProxy", String::new()));
     let mut owner = Owner {
         store: Store::default(),
         network,
@@ -135,9 +168,26 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
         devices: Devices::new(Attacher::new(programs, pins, mode)),
         sockets,
         is_ready: false,
+        state,
+        checks,
+        triggers: Triggers::new(Timestamp::now()),
+        waiting_since: None,
+        node_was_there: false,
+        is_cluster,
+        sync_period: settings.sync_period,
     };
     tokio::select! {
         () = owner.work(events) => {}
+        failure = serving.failed() => {
+            let reason = match failure.what {
+                "healthz" => "FailedToStartProxierHealthcheck",
+                _ => "FailedToStartMetricServer",
+            };
+            recorder.record(Notice::warning(recorder.about_node(), reason, "StartKubeProxy", failure.to_string()));
+            // The Event is to be seen, but the end does not depend on it.
+            sleep(LAST_WORD).await;
+            return Err(failure.into());
+        }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -162,12 +212,26 @@ struct Owner {
     devices: Devices,
     sockets: Sockets,
     is_ready: bool,
+    /// What the servers read.
+    state: Arc<State>,
+    checks: watch::Sender<Checks>,
+    triggers: Triggers,
+    /// Since when the first change waits that is not in the kernel.
+    waiting_since: Option<Instant>,
+    node_was_there: bool,
+    /// Whether there is an API server.
+    is_cluster: bool,
+    /// What failed is tried again after this time at the latest. Attached programs and maps are looked at so often, as
+    /// somebody may have changed them.
+    sync_period: Duration,
 }
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Owner {
     /// Works off news for ever.
     async fn work(&mut self, mut events: EventReceiver) {
-        let mut inspection = interval(INSPECTION);
+        let mut inspection = interval(self.sync_period);
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,7 +259,7 @@ impl Owner {
                         delay = FIRST_RETRY;
                     } else {
                         due = Some(Instant::now() + delay);
-                        delay = (delay * 2).min(LAST_RETRY);
+                        delay = (delay * 2).min(self.sync_period);
                     }
                 }
             }
@@ -206,8 +270,22 @@ impl Owner {
     fn expire(&self) {
         let expired = kernel::now().map(|now| u32::try_from(now).unwrap_or(u32::MAX));
         match expired.map(|now| self.services.expire(now)) {
-            Ok(Ok(0)) => {}
-            Ok(Ok(entries)) => tracing::debug!("{entries} entries of flows and affinities that are over removed"),
+            Ok(Ok((by_family, affinities))) => {
+                if affinities > 0 {
+                    tracing::debug!("{affinities} entries of affinities that are over removed");
+                }
+                let maps = ["flow_v4", "flow_v6"];
+                for ((family, map), expired) in FAMILIES.into_iter().zip(maps).zip(by_family) {
+                    self.state.metrics().expired(family, expired.removed);
+                    self.state.metrics().set_entries(map, expired.found.saturating_sub(expired.removed));
+                    if expired.removed > 0 {
+                        tracing::debug!("{map}: {} entries of flows that are over removed", expired.removed);
+                    }
+                }
+                for (map, entries) in self.services.slot_entries() {
+                    self.state.metrics().set_entries(map, entries);
+                }
+            }
             Ok(Err(error)) => tracing::warn!("removing flows that are over: {}", chain(&error)),
             Err(error) => tracing::warn!("removing flows that are over: the clock: {error}"),
         }
@@ -222,7 +300,16 @@ impl Owner {
                 Event::Mended(problem) => tracing::info!("no longer: {problem}"),
                 Event::Apply(_) | Event::Delete(_) | Event::Listed { .. } => {}
             }
-            is_changed |= self.store.apply(event);
+            let seen = self.describe(&event);
+            if self.store.apply(event) {
+                is_changed = true;
+                self.count(seen);
+            }
+        }
+        self.update_eligibility();
+        if is_changed && self.store.is_synced() {
+            self.waiting_since.get_or_insert_with(Instant::now);
+            self.state.queued(&FAMILIES);
         }
         is_changed
     }
@@ -234,11 +321,22 @@ impl Owner {
             let network = self.network.borrow_and_update();
             decide(&network, &self.filter, &self.pod_devices, &node_addresses)
         };
-        let devices = self.devices.reconcile(attach, self.services.maps());
+        let devices = self.devices.reconcile(attach, self.services.maps(), self.state.metrics());
+        let began = Instant::now();
         let services = match self.services.reconcile(&self.store, addresses, own) {
-            Ok(is_done) => is_done,
-            Err(error) => {
+            Ok(Some(round)) => {
+                self.state.metrics().synced(began.elapsed(), round.is_full);
+                let is_done = round.is_done;
+                self.publish(round);
+                is_done
+            }
+            Ok(None) => true,
+            Err(Failed { error, behind }) => {
                 tracing::error!("{}; trying again on the state read anew", chain(&error));
+                self.state.metrics().sync_failures.inc();
+                self.state.queued(&behind);
+                let done: Vec<Family> = FAMILIES.into_iter().filter(|family| !behind.contains(family)).collect();
+                self.state.updated(&done);
                 false
             }
         };
@@ -253,7 +351,94 @@ impl Owner {
         devices && services && sockets
     }
 
+    /// Tells the servers what is in the kernel now.
+    fn publish(&mut self, round: Round) {
+        let metrics = self.state.metrics();
+        metrics.nothing_pending();
+        metrics.map_writes.inc_by(round.writes as u64);
+        metrics.service_ports.set(gauge(self.services.count()));
+        metrics.service_ports_without_room.set(gauge(round.without_room));
+        metrics.problems.set(gauge(round.problems));
+        metrics.set_no_local(&no_local(&round.desired));
+        for (map, entries) in self.services.entries() {
+            metrics.set_entries(map, entries);
+        }
+        if round.is_done {
+            for (family, took) in self.triggers.programmed(&FAMILIES, Timestamp::now()) {
+                metrics.programmed(family, took);
+            }
+            if let Some(since) = self.waiting_since.take() {
+                metrics.sync_lag.observe(since.elapsed().as_secs_f64());
+            }
+            self.state.updated(&FAMILIES);
+        }
+        let checks = Checks { addresses: round.check_addresses, services: round.desired.health_checks };
+        self.checks.send_if_modified(|known| {
+            let is_new = *known != checks;
+            *known = checks;
+            is_new
+        });
+    }
+
+    /// What an event is to be counted as, if it turns out to change anything.
+    fn describe(&self, event: &Event) -> Seen {
+        match event {
+            Event::Apply(object) => match object.as_ref() {
+                Object::Service(_) => Seen::Service,
+                Object::EndpointSlice(slice) => Seen::Slice(Box::new(slice.clone())),
+                Object::Node(_) => Seen::Other,
+            },
+            Event::Delete(ObjectRef::Service(_)) => Seen::Service,
+            Event::Delete(ObjectRef::EndpointSlice(name)) => {
+                Seen::SliceGone(self.store.slice(name).and_then(EndpointSlice::service_name))
+            }
+            Event::Delete(ObjectRef::Node(_)) | Event::Listed { .. } | Event::Problem(_) | Event::Mended(_) => {
+                Seen::Other
+            }
+        }
+    }
+
+    fn count(&mut self, seen: Seen) {
+        match seen {
+            Seen::Service => self.state.metrics().service_changed(),
+            Seen::Slice(slice) => {
+                self.state.metrics().endpoints_changed();
+                self.triggers.changed(&slice);
+            }
+            Seen::SliceGone(service) => {
+                self.state.metrics().endpoints_changed();
+                if let Some(service) = service {
+                    self.triggers.deleted(&service);
+                }
+            }
+            Seen::Other => {}
+        }
+    }
+
+    /// Whether load balancers are to send clients here. Where there is no cluster, a Node object is not a must, and
+    /// before it was asked for, the Services that are in the kernel speak for the node.
+    fn update_eligibility(&mut self) {
+        let node = self.store.node(&self.node_name);
+        self.node_was_there |= node.is_some();
+        let is_eligible = match node {
+            Some(node) => is_eligible(Some(node)),
+            None if !self.is_cluster => !self.node_was_there,
+            None if !self.store.has_listed(Kind::Node) => self.services.count() > 0,
+            None => false,
+        };
+        self.state.set_node_eligible(is_eligible);
+    }
+
     fn node_addresses(&self) -> BTreeSet<IpAddr> {
         self.store.node(&self.node_name).map(|node| node.addresses.clone()).unwrap_or_default()
     }
+}
+
+/// What an event is about, as far as it is counted.
+enum Seen {
+    Service,
+    Slice(Box<EndpointSlice>),
+    /// With the Service that it was of.
+    SliceGone(Option<ObjectName>),
+    Other,
 }

@@ -3,13 +3,42 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::kernel::{MapError, MapSet};
-use crate::model::{ModelOptions, NodeView, desired};
-use crate::plan::{Capacities, Plan, Realized, plan};
+use crate::kernel::{Expired, MapError, MapSet};
+use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses};
+use crate::plan::{Capacities, Op, Plan, Realized, plan};
 use crate::store::Store;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// How often a plan is made anew because the last one has freed what it needs.
 const ROUNDS: usize = 4;
+
+/// What a round has brought into the kernel.
+pub(super) struct Round {
+    /// What the kernel should hold, and holds unless there was no room.
+    pub desired: Desired,
+    /// Whether the maps were read anew for it.
+    pub is_full: bool,
+    /// How many entries were written or removed.
+    pub writes: usize,
+    /// How many Service ports found no room.
+    pub without_room: usize,
+    /// How many things are wrong with objects.
+    pub problems: usize,
+    /// Where health check node ports are to be served; empty: everywhere.
+    pub check_addresses: BTreeSet<IpAddr>,
+    /// False if there was more to do than fits into one go.
+    pub is_done: bool,
+}
+
+/// A round that came to an end too early.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Why.
+    pub error: MapError,
+    /// The families that are not up to date.
+    pub behind: Vec<Family>,
+}
 
 /// The maps, and a copy of what is in them.
 pub(super) struct Services {
@@ -24,6 +53,8 @@ pub(super) struct Services {
     is_node_missing: bool,
     /// A backend has been freed that sockets may be connected to; so also while it is not known what happened before.
     has_freed: bool,
+    /// The first round is on maps that were just read.
+    is_first: bool,
 }
 
 impl Services {
@@ -39,8 +70,17 @@ impl Services {
             tracing::info!("{count} Service ports are in the maps from before");
         }
         let reported = BTreeSet::new();
-        let realized = Some(realized);
-        Ok(Self { maps, realized, capacities, node_name, options, reported, is_node_missing: false, has_freed: true })
+        Ok(Self {
+            maps,
+            realized: Some(realized),
+            capacities,
+            node_name,
+            options,
+            reported,
+            is_node_missing: false,
+            has_freed: true,
+            is_first: true,
+        })
     }
 
     pub(super) fn maps(&self) -> &MapSet {
@@ -58,29 +98,37 @@ impl Services {
     }
 
     /// Brings the maps to what the store says. `addresses` are those of the node's uplinks, `own` those of all its
-    /// devices. False if there was more to do than fits into one go.
+    /// devices. `None` if it is too early.
     pub(super) fn reconcile(
         &mut self,
         store: &Store,
         addresses: BTreeSet<IpAddr>,
         own: BTreeSet<IpAddr>,
-    ) -> Result<bool, MapError> {
+    ) -> Result<Option<Round>, Failed> {
         let node = NodeView { name: self.node_name.clone(), addresses, own };
         let Some((desired, problems)) = desired(store, &node, &self.options) else {
             let missing: Vec<String> = store.missing().map(|kind| kind.to_string()).collect();
             tracing::debug!("waiting for the first full list of: {}", missing.join(", "));
-            return Ok(true);
+            return Ok(None);
         };
+        let check_addresses = health_check_addresses(store, &node, &self.options);
+        let number_of_problems = problems.len();
+        let (mut is_full, mut writes, mut without_room) = (self.is_first, 0, 0);
         self.report_missing_node(store);
         let mut troubles: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
         let mut is_done = false;
         for _ in 0..ROUNDS {
             let realized = match self.realized.take() {
                 Some(realized) => realized,
-                None => self.maps.read()?,
+                None => {
+                    is_full = true;
+                    self.maps.read().map_err(|error| Failed { error, behind: FAMILIES.to_vec() })?
+                }
             };
             let plan = plan(&desired, &realized, &self.capacities);
             self.realized = Some(self.apply(&plan, realized)?);
+            writes += plan.ops.len();
+            without_room = plan.full.len();
             is_done = !plan.may_make_room();
             if is_done {
                 troubles.extend(plan.full.iter().map(ToString::to_string));
@@ -88,26 +136,53 @@ impl Services {
             }
         }
         self.report(troubles);
-        Ok(is_done)
+        self.is_first = false;
+        let problems = number_of_problems;
+        Ok(Some(Round { desired, is_full, writes, without_room, problems, check_addresses, is_done }))
     }
 
-    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns how many entries went.
-    pub(super) fn expire(&self, now: u32) -> Result<usize, MapError> {
-        let mut removed = self.maps.expire(now)?;
+    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns what came of the
+    /// flows, by family, and how many entries for affinity went.
+    pub(super) fn expire(&self, now: u32) -> Result<([Expired; 2], usize), MapError> {
+        let flows = self.maps.expire(now)?;
+        let mut affinities = 0;
         // Where the copy is not known it will be soon.
         if let Some(realized) = &self.realized {
-            removed += self.maps.expire_affinities(now, |service| {
+            affinities = self.maps.expire_affinities(now, |service| {
                 let v4 = realized.v4().frontends_of(service).map(|(_, frontend)| frontend.affinity);
                 let v6 = realized.v6().frontends_of(service).map(|(_, frontend)| frontend.affinity);
                 v4.chain(v6).max().unwrap_or_default()
             })?;
         }
-        Ok(removed)
+        Ok((flows, affinities))
     }
 
-    fn apply(&mut self, plan: &Plan, mut realized: Realized) -> Result<Realized, MapError> {
-        for op in &plan.ops {
-            self.maps.apply(op)?;
+    /// How many entries of which map are in use.
+    pub(super) fn entries(&self) -> Vec<(&'static str, usize)> {
+        let Some(realized) = &self.realized else { return Vec::new() };
+        let (v4, v6) = (realized.v4(), realized.v6());
+        vec![
+            ("frontend_v4", v4.frontend_count()),
+            ("frontend_v6", v6.frontend_count()),
+            ("backend_v4", v4.backend_count()),
+            ("backend_v6", v6.backend_count()),
+            ("range_v4", v4.range_count()),
+            ("range_v6", v6.range_count()),
+            ("service", realized.services().count()),
+        ]
+    }
+
+    /// The same of the maps of slots, which takes longer to tell.
+    pub(super) fn slot_entries(&self) -> Vec<(&'static str, usize)> {
+        let Some(realized) = &self.realized else { return Vec::new() };
+        vec![("slot_v4", realized.v4().slots_in_use()), ("slot_v6", realized.v6().slots_in_use())]
+    }
+
+    fn apply(&mut self, plan: &Plan, mut realized: Realized) -> Result<Realized, Failed> {
+        for (index, op) in plan.ops.iter().enumerate() {
+            self.maps
+                .apply(op)
+                .map_err(|error| Failed { error, behind: families(plan.ops.get(index..).unwrap_or_default()) })?;
             self.has_freed |= op.frees_backend();
             realized.apply(op);
         }
@@ -141,4 +216,15 @@ impl Services {
         }
         self.is_node_missing = is_missing;
     }
+}
+
+/// The families that operations are for; both where that cannot be told.
+fn families(ops: &[Op]) -> Vec<Family> {
+    let is_for = |family: Family, op: &Op| match op {
+        Op::V4(_) => family == Family::V4,
+        Op::V6(_) => family == Family::V6,
+        Op::SetService { name, .. } => name.family == 0 || name.family == family.number(),
+        Op::ResetCounters { .. } => true,
+    };
+    FAMILIES.into_iter().filter(|family| ops.iter().any(|op| is_for(*family, op))).collect()
 }

@@ -4,8 +4,10 @@
 pub mod api;
 pub mod manifests;
 
-use api::{ApiError, ApiOptions, ApiSource};
+use api::{ApiError, ApiOptions, ApiSource, Poster};
 use manifests::{Manifests, ManifestsError};
+
+use prometheus_client::registry::Registry;
 
 use crate::event::EventSender;
 
@@ -39,6 +41,22 @@ impl Source {
             Some(folder) => Self::Manifests(Manifests::open(folder)?),
             None => Self::Api(ApiSource::open(options).await?),
         })
+    }
+
+    /// What writes Events where the objects come from; `None` for a folder.
+    pub fn poster(&self) -> Option<Poster> {
+        match self {
+            Self::Manifests(_) => None,
+            Self::Api(api) => Some(api.poster()),
+        }
+    }
+
+    /// Registers what is measured of the source.
+    pub fn register(&self, registry: &mut Registry) {
+        match self {
+            Self::Manifests(_) => {}
+            Self::Api(api) => api.register(registry),
+        }
     }
 
     /// Sends events until the receiver is gone.

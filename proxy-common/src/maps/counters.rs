@@ -21,6 +21,21 @@ pub struct ServiceCounters {
 }
 plain!(ServiceCounters = 48);
 
+impl ServiceCounters {
+    /// What several CPUs counted.
+    pub fn sum(cpus: &[Self]) -> Self {
+        cpus.iter().fold(Self::default(), |mut sum, cpu| {
+            sum.flows += cpu.flows;
+            sum.packets += cpu.packets;
+            sum.bytes += cpu.bytes;
+            sum.reply_packets += cpu.reply_packets;
+            sum.reply_bytes += cpu.reply_bytes;
+            sum.refused += cpu.refused;
+            sum
+        })
+    }
+}
+
 /// Index into the per-CPU array `drop_stats`: why a packet did not go on.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::gauge::Gauge;
+
 use super::servers::Failure;
 use crate::event::Event;
 use crate::object::{Kind, Problem};
@@ -12,6 +14,8 @@ use crate::object::{Kind, Problem};
 pub(super) struct Link {
     addresses: String,
     hint: Option<String>,
+    /// 1 while it is there.
+    up: Gauge,
     state: Mutex<State>,
 }
 
@@ -26,8 +30,8 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(addresses: String, hint: Option<String>) -> Self {
-        Self { addresses, hint, state: Mutex::default() }
+    pub(super) fn new(addresses: String, hint: Option<String>, up: Gauge) -> Self {
+        Self { addresses, hint, up, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -42,6 +46,7 @@ impl Link {
             Failure::NoAnswer(cause) => {
                 let mut news = state.allowed(kind);
                 state.unanswered.insert(kind);
+                self.up.set(0);
                 if state.lost.is_none() {
                     let hint = self.hint.as_deref().unwrap_or_default();
                     let problem = said(format!(
@@ -72,6 +77,9 @@ impl Link {
         let mut state = self.state();
         let mut news = state.reached(kind);
         news.extend(state.allowed(kind));
+        if state.unanswered.is_empty() {
+            self.up.set(1);
+        }
         news
     }
 }

@@ -13,8 +13,10 @@
 
 mod decode;
 mod link;
+mod post;
 mod reflector;
 mod servers;
+mod stats;
 
 #[cfg(test)]
 mod mock;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use prometheus_client::registry::Registry;
 
 use crate::event::EventSender;
 use crate::object::Kind;
@@ -33,6 +36,7 @@ use link::Link;
 use reflector::Reflector;
 use servers::Servers;
 
+pub use post::{PostError, Poster};
 pub use servers::ApiError;
 
 /// Where the API server is, and what to watch there.
@@ -101,9 +105,23 @@ impl ApiSource {
         self.servers.addresses()
     }
 
+    /// Writes to the same API servers.
+    pub fn poster(&self) -> Poster {
+        Poster::new(self.servers.clone())
+    }
+
+    /// Registers what is measured of the requests.
+    pub fn register(&self, registry: &mut Registry) {
+        self.servers.stats().register(registry);
+    }
+
     /// Sends every object of each kind, then `Listed` for it, then every change, until the receiver is gone.
     pub async fn run(self, events: EventSender) {
-        let link = Arc::new(Link::new(self.servers.addresses(), self.servers.hint().map(str::to_owned)));
+        let link = Arc::new(Link::new(
+            self.servers.addresses(),
+            self.servers.hint().map(str::to_owned),
+            self.servers.stats().up.clone(),
+        ));
         let reflectors = Kind::ALL.map(|kind| {
             Reflector::new(kind, &self.options, self.servers.clone(), link.clone(), self.patience, events.clone())
         });

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::io::AsyncBufRead;
-use kube::api::{ListParams, WatchParams};
+use kube::api::{ListParams, PostParams, WatchParams};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::request::Request;
 use kube::{Client, Config};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::ApiOptions;
+use super::stats::Stats;
 use crate::output::chain;
 
 /// Longest time to set up a connection.
@@ -68,6 +69,7 @@ pub(super) struct Servers {
     /// Which of them is used. It is stayed with while it works.
     active: AtomicUsize,
     hint: Option<&'static str>,
+    stats: Stats,
 }
 
 impl fmt::Debug for Servers {
@@ -120,7 +122,7 @@ impl Servers {
                 .map_err(|source| ApiError::Client { server: server.clone(), source: Box::new(source) })?;
             servers.push((server, client));
         }
-        Ok(Self { servers, active: AtomicUsize::new(0), hint })
+        Ok(Self { servers, active: AtomicUsize::new(0), hint, stats: Stats::default() })
     }
 
     /// Their addresses, separated by commas.
@@ -133,14 +135,39 @@ impl Servers {
         self.hint
     }
 
+    /// What is measured of the requests.
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Creates an object from its JSON.
+    pub(super) async fn create(&self, path: &str, body: Vec<u8>, patience: Duration) -> Result<(), Failure> {
+        let mut last = Failure::Expired;
+        for _ in &self.servers {
+            let (index, client) = self.active();
+            let request = Request::new(path)
+                .create(&PostParams::default(), body.clone())
+                .map_err(|error| Failure::Refused(0, error.to_string()))?;
+            let began = Instant::now();
+            let answer = timeout(patience, client.request_text(request)).await;
+            match self.judge(index, "POST", began, answer) {
+                Ok(_created) => return Ok(()),
+                Err(failure @ Failure::NoAnswer(_)) => last = failure,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(last)
+    }
+
     /// A page of a list, as text.
     pub(super) async fn list(&self, path: &str, params: &ListParams, patience: Duration) -> Result<String, Failure> {
         let mut last = Failure::Expired;
         for _ in &self.servers {
             let (index, client) = self.active();
             let request = Request::new(path).list(params).map_err(|error| Failure::Refused(0, error.to_string()))?;
+            let began = Instant::now();
             let answer = timeout(patience, client.request_text(request)).await;
-            match self.judge(index, answer) {
+            match self.judge(index, "GET", began, answer) {
                 Ok(text) => return Ok(text),
                 Err(failure @ Failure::NoAnswer(_)) => last = failure,
                 Err(failure) => return Err(failure),
@@ -162,8 +189,9 @@ impl Servers {
             let (index, client) = self.active();
             let request =
                 Request::new(path).watch(params, version).map_err(|error| Failure::Refused(0, error.to_string()))?;
+            let began = Instant::now();
             let answer = timeout(patience, client.request_stream(request)).await;
-            match self.judge(index, answer) {
+            match self.judge(index, "GET", began, answer) {
                 Ok(stream) => return Ok((stream, index)),
                 Err(failure @ Failure::NoAnswer(_)) => last = failure,
                 Err(failure) => return Err(failure),
@@ -188,8 +216,18 @@ impl Servers {
     fn judge<T>(
         &self,
         index: usize,
+        method: &'static str,
+        began: Instant,
         answer: Result<kube::Result<T>, tokio::time::error::Elapsed>,
     ) -> Result<T, Failure> {
+        let code = match &answer {
+            Ok(Ok(_)) if method == "POST" => Some(201),
+            Ok(Ok(_)) => Some(200),
+            Ok(Err(kube::Error::Api(status))) => Some(status.code),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let host = self.servers.get(index).map_or("", |(address, _)| host(address));
+        self.stats.answered(host, method, code, began.elapsed());
         let failure = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(kube::Error::Api(status))) => match status.code {
@@ -205,6 +243,12 @@ impl Servers {
         }
         Err(failure)
     }
+}
+
+/// Host and port of an address, as client-go names a server in its metrics.
+fn host(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
 }
 
 /// The innermost cause, which is the one that says something ("connection refused").

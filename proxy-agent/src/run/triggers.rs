@@ -1,0 +1,94 @@
+//! When what is waiting to be brought into the kernel happened: for kube-proxy's network programming latency.
+//!
+//! As in kube-proxy's `pkg/proxy/endpointschangetracker.go`: times from before the agent's start say nothing about it,
+//! and with a slice that is deleted goes all that was remembered of its Service.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::model::Family;
+use crate::object::{EndpointSlice, ObjectName};
+
+/// No more are remembered: where applying fails for long, the first ones say enough.
+const MOST: usize = 10_000;
+
+/// The times, and what they are of.
+#[derive(Debug)]
+pub(super) struct Triggers {
+    start: Timestamp,
+    waiting: Vec<(ObjectName, Family, Timestamp)>,
+}
+
+impl Triggers {
+    pub(super) fn new(start: Timestamp) -> Self {
+        Self { start, waiting: Vec::new() }
+    }
+
+    /// A slice is another one.
+    pub(super) fn changed(&mut self, slice: &EndpointSlice) {
+        let Some((service, time)) = slice.service_name().zip(slice.trigger.time) else { return };
+        if time > self.start && self.waiting.len() < MOST {
+            let family = if slice.trigger.is_v6 { Family::V6 } else { Family::V4 };
+            self.waiting.push((service, family, time));
+        }
+    }
+
+    /// A slice of this Service is gone.
+    pub(super) fn deleted(&mut self, service: &ObjectName) {
+        self.waiting.retain(|(name, ..)| name != service);
+    }
+
+    /// These families are up to date: how long what was waiting for them took.
+    pub(super) fn programmed(&mut self, families: &[Family], now: Timestamp) -> Vec<(Family, Duration)> {
+        let took = |time: Timestamp| Duration::try_from(now.duration_since(time).max(SignedDuration::ZERO));
+        let done = self.waiting.extract_if(.., |(_, family, _)| families.contains(family));
+        done.map(|(_, family, time)| (family, took(time).unwrap_or_default())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{ProxyLabels, Trigger};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap_or_default()
+    }
+
+    fn slice(service: &str, time: Option<i64>, is_v6: bool) -> EndpointSlice {
+        EndpointSlice {
+            name: ObjectName::new("default", format!("{service}-1")),
+            labels: ProxyLabels::default(),
+            service: Some(service.to_owned()),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            trigger: Trigger { time: time.map(at), is_v6 },
+        }
+    }
+
+    #[test]
+    fn times_wait_for_their_family() {
+        let mut triggers = Triggers::new(at(0));
+        triggers.changed(&slice("web", Some(10), false));
+        triggers.changed(&slice("web", Some(12), true));
+        triggers.changed(&slice("web", None, true));
+        triggers.changed(&slice("web", Some(-5), false));
+        assert_eq!(triggers.programmed(&[Family::V4], at(13)), [(Family::V4, Duration::from_secs(3))]);
+        assert_eq!(triggers.programmed(&[Family::V4], at(14)), []);
+        let both = [Family::V4, Family::V6];
+        assert_eq!(triggers.programmed(&both, at(14)), [(Family::V6, Duration::from_secs(2))]);
+        // A clock that differs from the control plane's gives no negative times.
+        triggers.changed(&slice("web", Some(20), false));
+        assert_eq!(triggers.programmed(&both, at(19)), [(Family::V4, Duration::ZERO)]);
+    }
+
+    #[test]
+    fn what_is_deleted_is_forgotten() {
+        let mut triggers = Triggers::new(at(0));
+        triggers.changed(&slice("web", Some(10), false));
+        triggers.changed(&slice("db", Some(11), false));
+        triggers.deleted(&ObjectName::new("default", "web"));
+        assert_eq!(triggers.programmed(&[Family::V4], at(12)), [(Family::V4, Duration::from_secs(1))]);
+    }
+}
