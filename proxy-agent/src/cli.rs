@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::config::KubeProxyFlags;
@@ -79,9 +79,6 @@ pub struct RunArgs {
     /// Control group (version 2) to attach to for that [default: the root, wherever it is mounted]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
-    /// Say more: -v what the agent and the kernel programs decide, -vv everything. RUST_LOG overrides it
-    #[arg(short, long, action = ArgAction::Count)]
-    pub verbose: u8,
     /// How log lines look
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -223,6 +220,27 @@ mod tests {
         assert_eq!(skipped("kube-system/kube-dns,default/web"), Some(vec![dns, web]));
         for wrong in ["kube-dns", "/kube-dns", "kube-system/", "a/b/c", "a/b,"] {
             assert_eq!(skipped(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_level_of_the_log_in_every_way_that_it_is_written() {
+        let given = |words: &str| match Cli::try_parse_from(format!("proxy-agent run {words}").split_whitespace()) {
+            Ok(Cli { command: Command::Run(args) }) => Some((args.kube_proxy, args.manifests.is_some())),
+            _ => None,
+        };
+        for (words, level) in [
+            ("-v=2 --manifests d", "2"),
+            ("-v 2 --manifests d", "2"),
+            ("-v2 --manifests d", "2"),
+            ("--v=2 --manifests d", "2"),
+            ("--v 2 --manifests d", "2"),
+            ("--verbose --manifests d", ""),
+            ("-v --manifests d", ""),
+            ("-vv --manifests d", "v"),
+            ("-v=4 --v=2 --manifests d", "2"),
+        ] {
+            assert_eq!(given(words), Some((KubeProxyFlags::of(&[("v", level)]), true)), "{words}");
         }
     }
 

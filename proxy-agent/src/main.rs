@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use proxy_agent::cli::{Cli, Command, LogFormat, PinArgs, RunArgs};
+use proxy_agent::config::Settings;
 use proxy_agent::kernel::{self, PacketLog};
 use proxy_agent::{commands, output, run};
 use tracing::Level;
@@ -33,9 +34,14 @@ fn execute(command: Command) -> anyhow::Result<()> {
             if args.cleanup {
                 return cleanup(&args.pins, false);
             }
-            log_to_stderr(&args)?;
+            let settings = Settings::load(args.config.as_deref(), &args.kube_proxy)?;
+            log_to_stderr(&args, &settings)?;
+            if settings.init_only {
+                tracing::info!("--init-only: nothing has to be done before the agent runs");
+                return Ok(());
+            }
             let runtime = runtime()?;
-            Ok(runtime.block_on(run::run(*args, packet_log()))?)
+            Ok(runtime.block_on(run::run(*args, settings, packet_log()))?)
         }
         Command::Cleanup(args) => cleanup(&args.pins, args.force),
         Command::Frontends(args) => commands::frontends(&args),
@@ -63,10 +69,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Sets up the log: RUST_LOG if it is set, else by -v.
-fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
-    let by_flag = match args.verbose {
-        0 => "info",
-        1 => "info,proxy_agent=debug,proxy_ebpf=debug",
+fn log_to_stderr(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
+    let by_flag = match settings.verbosity {
+        0..4 => "info",
+        4..6 => "info,proxy_agent=debug,proxy_ebpf=debug",
         _ => "debug,proxy_agent=trace,proxy_ebpf=trace",
     };
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
@@ -76,11 +82,12 @@ fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
         _ => EnvFilter::new(by_flag),
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match args.log_format {
+    let format = if settings.logs_json { LogFormat::Json } else { args.log_format };
+    match format {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => {
             let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            log.with_ansi(is_colourful).with_target(args.verbose > 0).init();
+            log.with_ansi(is_colourful).with_target(settings.verbosity >= 4).init();
         }
     }
     Ok(())

@@ -31,7 +31,9 @@ impl Settings {
             "nftables": {
                 "masqueradeAll": self.masquerade_all,
                 "syncPeriod": format!("{}s", self.sync_period.as_secs_f64()),
+                "minSyncPeriod": format!("{}s", self.min_sync_period.as_secs_f64()),
             },
+            "logging": {"format": if self.logs_json { "json" } else { "text" }, "verbosity": self.verbosity},
             "oomScoreAdj": self.oom_score_adj,
         }})
     }

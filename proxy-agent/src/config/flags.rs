@@ -30,7 +30,7 @@ impl KubeProxyFlags {
     /// Those that count beside a file. The others are named in the warning.
     pub(super) fn override_file(&self, draft: &mut Draft) -> Result<(), ConfigError> {
         for (flag, text) in &self.given {
-            if *flag == "hostname-override" {
+            if matches!(*flag, "hostname-override" | "init-only" | "v" | "logging-format") {
                 self.read_one(draft, flag, text)?;
             } else {
                 draft.settings.not_applicable.push(format!("--{flag} (there is --config)"));
@@ -67,10 +67,22 @@ impl Args for KubeProxyFlags {
                 .action(ArgAction::Set)
                 .allow_hyphen_values(true)
                 .help_heading("kube-proxy's flags, with kube-proxy's meaning");
-            if matches!(form(row), Form::Switch) {
-                arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true");
+            // The last one counts, as with kube-proxy.
+            arg = arg.overrides_with(row.flag);
+            match form(row) {
+                Form::Switch => arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+                Form::Verbosity => {
+                    let alone = arg.short('v').visible_alias("verbose").allow_hyphen_values(false);
+                    arg = alone.num_args(0..=1).default_missing_value("");
+                }
+                _ => {}
             }
             arg = match row.action {
+                Action::Use(Form::Verbosity, _) => arg.value_name("LEVEL").help(
+                    "Say more: from 4 on (or -v) what the agent and the kernel programs decide, from 6 on (or -vv) \
+                     everything. RUST_LOG overrides it; logging.verbosity in --config",
+                ),
+                Action::Use(..) if row.field.is_empty() => arg.hide(true),
                 Action::Use(..) => arg.value_name("VALUE").help(format!("{} in --config", row.field)),
                 // Accepted, so that a command line of kube-proxy works as it is.
                 Action::Ignore(..) => arg.hide(true),

@@ -97,6 +97,14 @@ pub struct Settings {
     /// How soon a change that could not be applied is tried again at the latest. After twice that time with a
     /// change in the queue the node is unhealthy.
     pub sync_period: Duration,
+    /// Changes are brought into the kernel at most once in this time.
+    pub min_sync_period: Duration,
+    /// How much is logged, as Kubernetes counts: from 4 on what is decided, from 6 on everything.
+    pub verbosity: u32,
+    /// Log lines are JSON.
+    pub logs_json: bool,
+    /// Only do what needs full privileges, and end.
+    pub init_only: bool,
     /// `oom_score_adj` of the process, if it is to be changed.
     pub oom_score_adj: Option<i64>,
     /// What was given and means nothing here, as it was named.
@@ -119,6 +127,10 @@ impl Default for Settings {
             localhost_node_ports: true,
             external_ips: true,
             sync_period: Duration::from_secs(30),
+            min_sync_period: Duration::ZERO,
+            verbosity: 0,
+            logs_json: false,
+            init_only: false,
             oom_score_adj: None,
             not_applicable: Vec::new(),
         }
@@ -175,6 +187,9 @@ struct Draft {
     /// `Some(None)`: served nowhere.
     healthz: Option<Option<SocketAddr>>,
     metrics: Option<Option<SocketAddr>>,
+    /// For an address without a port; 0: served nowhere.
+    healthz_port: Option<u16>,
+    metrics_port: Option<u16>,
     /// The place is that of the name of the mode.
     local_mode: Option<(String, LocalMode)>,
     bridge_interface: Option<String>,
@@ -201,6 +216,20 @@ impl Draft {
         };
         settings.healthz_bind_address = self.healthz.unwrap_or(Some(SocketAddr::new(any, HEALTHZ_PORT)));
         settings.metrics_bind_address = self.metrics.unwrap_or(Some(SocketAddr::new(loopback, METRICS_PORT)));
+        for (address, usual, port) in [
+            (&mut settings.healthz_bind_address, HEALTHZ_PORT, self.healthz_port),
+            (&mut settings.metrics_bind_address, METRICS_PORT, self.metrics_port),
+        ] {
+            match port {
+                Some(0) => *address = None,
+                Some(port) => {
+                    for address in address.iter_mut().filter(|address| address.port() == usual) {
+                        address.set_port(port);
+                    }
+                }
+                None => {}
+            }
+        }
         if let Some((place, mode)) = self.local_mode {
             let missing = |mode: &str, what: &str| ConfigError::at(&place, format!("{mode} needs {what}"));
             settings.detect_local = Some(match mode {

@@ -286,7 +286,7 @@ fn a_file_of_another_kind_is_refused() {
 #[test]
 fn what_means_nothing_here_is_named_in_one_warning() {
     let settings = file(
-        "mode: ipvs\nfeatureGates: {A: true, AllowServiceExternalIPs: true}\nconfigSyncPeriod: 15m\nlogging: {verbosity: 2}\n\
+        "mode: ipvs\nfeatureGates: {A: true, AllowServiceExternalIPs: true}\nconfigSyncPeriod: 15m\nlogging: {vmodule: [{filePattern: x}]}\n\
          conntrack: {maxPerCore: 32768, min: 1, udpTimeout: 5s}\nipvs: {scheduler: lc, strictARP: true}\n\
          clientConnection: {qps: 5, burst: 20, contentType: application/vnd.kubernetes.protobuf}",
     )
@@ -294,12 +294,12 @@ fn what_means_nothing_here_is_named_in_one_warning() {
     assert_eq!(
         settings.warning().unwrap(),
         "these settings of kube-proxy have no meaning here and are ignored: mode, clientConnection.burst, \
-         featureGates, logging, ipvs.scheduler, ipvs.strictARP, conntrack.min, conntrack.udpTimeout"
+         featureGates, logging.vmodule, ipvs.scheduler, ipvs.strictARP, conntrack.min, conntrack.udpTimeout"
     );
     let settings = flags(&[("proxy-mode", "nftables"), ("v", "2"), ("config-sync-period", "15m0s")]).unwrap();
     assert_eq!(
         settings.warning().unwrap(),
-        "these settings of kube-proxy have no meaning here and are ignored: --proxy-mode, --v"
+        "these settings of kube-proxy have no meaning here and are ignored: --proxy-mode"
     );
 }
 
@@ -318,4 +318,29 @@ fn beside_a_file_only_the_name_of_the_host_counts() {
     assert_eq!(error, format!("{place}: mode: 'fast' is not allowed: expected iptables, ipvs or nftables"));
     let missing = Settings::load(Some(Path::new("/nowhere")), &flags).unwrap_err().to_string();
     assert_eq!(missing, "/nowhere: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn how_much_is_logged() {
+    for (text, verbosity) in [("2", 2), ("", 4), ("v", 6), ("10", 10)] {
+        assert_eq!(flags(&[("v", text)]).unwrap().verbosity, verbosity, "-v {text}");
+    }
+    assert_eq!(flags(&[("v", "x")]), Err("--v: 'x' is not allowed: expected a whole number, 0 or more".to_owned()));
+    let logging = file("logging: {verbosity: 5, format: json, flushFrequency: 5s}").unwrap();
+    assert_eq!((logging.verbosity, logging.logs_json, logging.not_applicable), (5, true, Vec::new()));
+}
+
+#[test]
+fn a_second_between_syncs_is_nobodys_wish() {
+    let period = |text: &str| file(&format!("nftables: {{minSyncPeriod: {text}}}")).unwrap().min_sync_period;
+    assert_eq!((period("1s"), period("0s"), period("5s")), (Duration::ZERO, Duration::ZERO, Duration::from_secs(5)));
+}
+
+#[test]
+fn the_older_flags_for_ports() {
+    let settings = flags(&[("healthz-port", "0"), ("metrics-port", "9000")]).unwrap();
+    let metrics = settings.metrics_bind_address.map(|address| address.to_string());
+    assert_eq!((settings.healthz_bind_address, metrics.as_deref()), (None, Some("127.0.0.1:9000")));
+    let given = flags(&[("healthz-bind-address", "10.0.0.1:8000"), ("healthz-port", "9000")]).unwrap();
+    assert_eq!(given.healthz_bind_address, Some("10.0.0.1:8000".parse().unwrap()));
 }

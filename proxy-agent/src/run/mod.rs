@@ -6,6 +6,7 @@
 //!
 //! When it ends, by a signal or a crash, the kernel goes on with what it has.
 
+mod config_file;
 mod devices;
 mod oom;
 mod rules;
@@ -16,6 +17,7 @@ mod triggers;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::cli::RunArgs;
-use crate::config::{ConfigError, Settings};
+use crate::config::Settings;
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, PodDevices, decide, follow};
 use crate::event::{Event, EventReceiver};
 use crate::events::{self, Notice};
@@ -61,9 +63,6 @@ pub enum RunError {
     /// The pin path cannot be used, or another agent has it.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// A setting is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// There is no source of objects that can be used.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -91,16 +90,21 @@ pub enum RunError {
     /// A server cannot be started, and the agent is to end for it.
     #[error(transparent)]
     Bind(#[from] ServeError),
+    /// The configuration file says something else now.
+    #[error("{} has changed: ending, to be started again with it; the kernel goes on forwarding", path.display())]
+    ConfigChanged {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// Runs the agent until it gets SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start. Once started, errors are logged and what failed is tried again.
-pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
+pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let settings = Settings::load(args.config.as_deref(), &args.kube_proxy)?;
     if let Some(warning) = settings.warning() {
         tracing::warn!("{warning}");
     }
@@ -175,6 +179,7 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
         node_was_there: false,
         is_cluster,
         sync_period: settings.sync_period,
+        min_sync_period: settings.min_sync_period,
     };
     tokio::select! {
         () = owner.work(events) => {}
@@ -187,6 +192,9 @@ pub async fn run(args: RunArgs, log: PacketLog) -> Result<(), RunError> {
             // The Event is to be seen, but the end does not depend on it.
             sleep(LAST_WORD).await;
             return Err(failure.into());
+        }
+        path = config_file::changed(args.config, args.kube_proxy, &settings) => {
+            return Err(RunError::ConfigChanged { path });
         }
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -224,6 +232,8 @@ struct Owner {
     /// What failed is tried again after this time at the latest. Attached programs and maps are looked at so often, as
     /// somebody may have changed them.
     sync_period: Duration,
+    /// Time from one round to the next, at least.
+    min_sync_period: Duration,
 }
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -236,10 +246,12 @@ impl Owner {
         let mut expiry = interval(EXPIRY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due: Option<Instant> = None;
+        let mut last_sync: Option<Instant> = None;
         let mut delay = FIRST_RETRY;
         let mut is_following = true;
         loop {
             let soon = Instant::now() + COALESCE;
+            let soon = last_sync.map_or(soon, |last| soon.max(last + self.min_sync_period));
             tokio::select! {
                 Some(news) = events.recv() => {
                     if self.take(news) {
@@ -255,6 +267,7 @@ impl Owner {
                 _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
+                    last_sync = Some(Instant::now());
                     if self.bring_into_kernel() {
                         delay = FIRST_RETRY;
                     } else {

@@ -17,5 +17,6 @@ mod pmtu;
 mod policies;
 mod refuse;
 mod sockets;
+mod surface;
 mod variants;
 mod volume;
