@@ -118,6 +118,7 @@ impl Metrics {
                 drop(histograms.get_or_create(&label));
             }
         }
+        metrics.set_no_local(&NoLocal::default());
         for code in ["200", "503"] {
             drop(metrics.healthz.get_or_create(&[("code", code)]));
             drop(metrics.livez.get_or_create(&[("code", code)]));
