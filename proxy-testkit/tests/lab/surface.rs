@@ -62,10 +62,11 @@ fn metrics_count_what_was_sent() {
         assert_eq!(grown("pointsman_service_refused_packets_total", &[]), 0.0, "{after}");
         let counters = lab.agents()[0].look_json("counters").unwrap();
         let number = |name: &str| u8::from(name.contains('6')) * 2 + 4;
-        let row =
-            counters["services"].as_array().unwrap().iter().find(|row| {
-                row["name"] == "measured" && row["port"] == 80 && row["family"] == Value::from(number(name))
-            });
+        let row = counters["services"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["name"] == "measured" && row["port"] == 80 && row["family"] == number(name));
         assert_eq!(row.unwrap()["flows"].as_f64().unwrap(), count(&after, "pointsman_service_flows_total", &[]));
     }
     let all = metrics(node);
