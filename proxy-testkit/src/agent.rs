@@ -1,6 +1,7 @@
 //! One agent on one node of a lab.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -25,6 +26,24 @@ pub struct AgentOptions {
     pub binary: Option<PathBuf>,
     /// More arguments of `run`.
     pub arguments: Vec<String>,
+    /// A folder that gets a copy of its log.
+    pub logs: Option<PathBuf>,
+}
+
+/// Where an agent learns of Services.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// An API server, as a kubeconfig tells.
+    Kubeconfig(PathBuf),
+    /// An API server, as a pod is told: by its environment, and by a folder with the service account's token.
+    Pod {
+        /// The folder.
+        account: PathBuf,
+        /// The API server.
+        server: SocketAddr,
+    },
 }
 
 /// An agent, stopped and cleaned up after on drop.
@@ -34,10 +53,11 @@ pub struct Agent {
     ns: NsHandle,
     binary: PathBuf,
     pins: PathBuf,
-    manifests: PathBuf,
     /// Where it attaches its socket hooks: never to the machine's own processes.
     cgroup: Option<PathBuf>,
+    source: Source,
     arguments: Vec<String>,
+    logs: Option<PathBuf>,
     process: Option<Process>,
     /// What agents of this node said that run no more.
     past: String,
@@ -47,7 +67,7 @@ pub struct Agent {
 
 impl Agent {
     /// Starts an agent without waiting for it. `pins` names its folder under bpffs.
-    pub fn launch(host: &Host, pins: &str, manifests: &Path, options: AgentOptions) -> Result<Self> {
+    pub fn launch(host: &Host, pins: &str, source: Source, options: AgentOptions) -> Result<Self> {
         let binary = match options.binary {
             Some(binary) => binary,
             None => find_binary()?,
@@ -66,9 +86,10 @@ impl Agent {
             ns: host.ns.clone(),
             binary,
             pins,
-            manifests: manifests.to_owned(),
             cgroup: host.cgroup.as_ref().map(|group| group.path().to_owned()),
+            source,
             arguments: options.arguments,
+            logs: options.logs,
             process: None,
             past: String::new(),
             _cleanup: cleanup,
@@ -79,16 +100,43 @@ impl Agent {
 
     /// Starts it again after [`kill`](Self::kill) or [`stop`](Self::stop).
     pub fn start(&mut self) -> Result<()> {
-        let mut command = self.ns.command(&self.binary);
-        command.arg("run").arg("--manifests").arg(&self.manifests);
+        let mut command = match &self.source {
+            Source::Manifests(_) | Source::Kubeconfig(_) => self.ns.command(&self.binary),
+            Source::Pod { account, server } => self.command_in_pod(account, *server),
+        };
+        command.arg("run");
+        match &self.source {
+            Source::Manifests(folder) => drop(command.arg("--manifests").arg(folder)),
+            Source::Kubeconfig(file) => drop(command.arg("--kubeconfig").arg(file)),
+            Source::Pod { .. } => {}
+        }
         command.args(["--node-name", &self.node]).arg("--pin-path").arg(&self.pins);
         match &self.cgroup {
             Some(cgroup) => command.arg("--cgroup").arg(cgroup),
             None => command.args(["--socket-lb", "off"]),
         };
         command.args(&self.arguments).env("NO_COLOR", "1");
-        self.process = Some(Process::start(command)?);
+        self.process = Some(match &self.logs {
+            Some(folder) => Process::start_logging(command, &folder.join(format!("agent-{}.log", self.node)))?,
+            None => Process::start(command)?,
+        });
         Ok(())
+    }
+
+    /// The agent's binary, where its service account is found at the path that is the same in every pod.
+    fn command_in_pod(&self, account: &Path, server: SocketAddr) -> Command {
+        const SEE_ACCOUNT: &str = "mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io && \
+                                   ln -s \"$0\" /run/secrets/kubernetes.io/serviceaccount && exec \"$@\"";
+        let mut command = self.ns.command("unshare");
+        command.args(["--mount", "sh", "-c", SEE_ACCOUNT]).arg(account).arg(&self.binary);
+        command.env("KUBERNETES_SERVICE_HOST", server.ip().to_string());
+        command.env("KUBERNETES_SERVICE_PORT", server.port().to_string());
+        command
+    }
+
+    /// The process's id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().filter(|process| process.is_running()).map(Process::id)
     }
 
     /// Waits until it answers and knows the Services of its folder as far as they were there when it started.

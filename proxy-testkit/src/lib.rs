@@ -9,8 +9,10 @@
 //! Needs root, `ip` and `nft`; the agents need bpffs.
 
 pub mod agent;
+pub mod cache;
 pub mod cgroup;
 pub mod client;
+pub mod cluster;
 pub mod lab;
 pub mod manifest;
 pub mod netns;

@@ -1,6 +1,8 @@
 //! A process that is watched: its output is collected, and it is ended and reaped whatever happens.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -28,7 +30,18 @@ pub struct Process {
 
 impl Process {
     /// Starts a command and collects what it writes.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::start_with(command, None)
+    }
+
+    /// The same, and its output also goes to a file, for those who look on.
+    pub fn start_logging(command: Command, file: &Path) -> Result<Self> {
+        let opened = OpenOptions::new().append(true).create(true).open(file);
+        let file = opened.with_context(|| format!("cannot open {}", file.display()))?;
+        Self::start_with(command, Some(Arc::new(file)))
+    }
+
+    fn start_with(mut command: Command, file: Option<Arc<File>>) -> Result<Self> {
         let shown = shell::show(&command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (child, undo) = teardown::step(|| {
@@ -39,8 +52,8 @@ impl Process {
         })?;
         let log = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
-        readers.extend(lock(&child).stdout.take().map(|pipe| collect(pipe, &log)));
-        readers.extend(lock(&child).stderr.take().map(|pipe| collect(pipe, &log)));
+        readers.extend(lock(&child).stdout.take().map(|pipe| collect(pipe, &log, file.clone())));
+        readers.extend(lock(&child).stderr.take().map(|pipe| collect(pipe, &log, file.clone())));
         Ok(Self { shown, child, log, readers, _undo: undo })
     }
 
@@ -90,10 +103,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
+fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>, file: Option<Arc<File>>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     thread::spawn(move || {
-        for line in BufReader::new(pipe).split(b'\n').map_while(|line| line.ok()) {
+        for mut line in BufReader::new(pipe).split(b'\n').map_while(|line| line.ok()) {
+            if let Some(file) = &file {
+                line.push(b'\n');
+                // The copy in memory is the one that counts.
+                let _ = (&**file).write_all(&line);
+                line.pop();
+            }
             let mut log = lock(&log);
             log.push_str(&String::from_utf8_lossy(&line));
             log.push('\n');

@@ -5,6 +5,7 @@
 //! end, on standard error.
 
 mod bench;
+mod cluster;
 mod demo;
 mod interrupt;
 mod setup;
@@ -32,6 +33,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Cluster(cluster::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +52,6 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Cluster(args) => cluster::run(args),
     }
 }

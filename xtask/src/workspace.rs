@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context as _, Result, bail};
+
 /// The workspace's root folder.
 pub fn root() -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -20,4 +22,16 @@ pub fn cargo() -> Command {
     }
     cargo.current_dir(root());
     cargo
+}
+
+/// Builds the agent, unless the environment names one. Labs find it beside this program.
+pub fn build_agent() -> Result<()> {
+    if std::env::var_os("POINTSMAN_AGENT").is_some() {
+        return Ok(());
+    }
+    let status = cargo().args(["build", "--bin=proxy-agent"]).status().context("could not run cargo build")?;
+    if !status.success() {
+        bail!("the agent does not build, see above");
+    }
+    Ok(())
 }

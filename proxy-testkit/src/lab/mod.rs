@@ -24,8 +24,9 @@ use anyhow::{Context, Result, bail};
 
 pub use host::{Family, Host, Protocol};
 pub use node::Node;
+pub(crate) use node::{Cni, Pod};
 
-use crate::agent::{Agent, AgentOptions};
+use crate::agent::{Agent, AgentOptions, Source};
 use crate::manifest::{Manifests, Published, Service};
 use crate::netns::{self, NetNs};
 use crate::server::Servers;
@@ -75,6 +76,8 @@ impl Default for Options {
 pub struct Lab {
     /// The agent of each node. Declared first: agents end before the namespaces they live in.
     agents: Vec<Agent>,
+    id: String,
+    switch: NetNs,
     /// The node with a bridge.
     pub node1: Node,
     /// The node with routed pods.
@@ -84,7 +87,7 @@ pub struct Lab {
     manifests: Manifests,
     /// Servers that a test wanted in addition.
     servers: Vec<Servers>,
-    _namespaces: [NetNs; 2],
+    _client: NetNs,
 }
 
 impl Lab {
@@ -114,21 +117,47 @@ impl Lab {
         let node1 = Node::bridged(&id, &switch, &options)?;
         let node2 = Node::routed(&id, &switch, &options)?;
         let (client_ns, client) = outside_client(&id, &switch)?;
-        let _namespaces = [switch, client_ns];
-        let mut lab = Self { agents: Vec::new(), node1, node2, client, manifests, servers: Vec::new(), _namespaces };
+        let mut lab = Self {
+            agents: Vec::new(),
+            id,
+            switch,
+            node1,
+            node2,
+            client,
+            manifests,
+            servers: Vec::new(),
+            _client: client_ns,
+        };
         for node in [&lab.node1, &lab.node2] {
             lab.manifests.publish_node(node)?;
         }
         if let Some(agent) = options.agents {
             for node in [&lab.node1, &lab.node2] {
-                let name = format!("pointsman-lab-{id}-{}", node.host.name);
-                lab.agents.push(Agent::launch(&node.host, &name, lab.manifests.folder(), agent.clone())?);
+                let name = format!("pointsman-lab-{}-{}", lab.id, node.host.name);
+                let source = Source::Manifests(lab.manifests.folder().to_owned());
+                lab.agents.push(Agent::launch(&node.host, &name, source, agent.clone())?);
             }
             for agent in &mut lab.agents {
                 agent.wait_until_ready()?;
             }
         }
         Ok(lab)
+    }
+
+    /// What tells it from other labs.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// One more machine on the nodes' segment, with the addresses of API servers.
+    pub(crate) fn control_plane(&self) -> Result<NetNs> {
+        let ns = NetNs::create(&format!("pm{}-control", self.id))?;
+        ns.sysctl(node::QUIET_IPV6)?;
+        node::plug_in(&self.switch, &ns, "control", 3)?;
+        for (v4, v6) in [0, 1].map(plan::api_server) {
+            ns.ip(&format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"))?;
+        }
+        Ok(ns)
     }
 
     /// Both nodes.

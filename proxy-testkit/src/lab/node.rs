@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Host, Options, Overlay, plan};
 use crate::cgroup::Cgroup;
-use crate::netns::NetNs;
+use crate::netns::{NetNs, NsHandle};
 use crate::server::Servers;
 use crate::shell;
 
@@ -31,11 +31,107 @@ pub struct Node {
     pub b: Host,
     /// Third pod.
     pub c: Host,
-    number: u8,
-    _servers: Vec<Servers>,
-    _pods: Vec<NetNs>,
+    cni: Cni,
+    _pods: Vec<Pod>,
     _cgroup: Option<Cgroup>,
     _ns: NetNs,
+}
+
+/// A pod with the usual servers; dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// The pod, from outside.
+    pub host: Host,
+    _servers: Servers,
+    _ns: NetNs,
+}
+
+/// What connects pods to a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Cni {
+    number: u8,
+    wiring: Wiring,
+    id: String,
+    mtu: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wiring {
+    Bridged,
+    Routed,
+}
+
+impl Cni {
+    /// Makes a pod and connects it; `last` ends its addresses and the name of its device.
+    pub(crate) fn add(&self, node: &NsHandle, name: &str, last: u8) -> Result<Pod> {
+        let pod = NetNs::create(&format!("pm{}-{name}", self.id))?;
+        pod.sysctl(QUIET_IPV6)?;
+        let (v4, v6) = plan::pod(self.number, last);
+        let wire = match self.wiring {
+            Wiring::Bridged => Self::wire_to_bridge,
+            Wiring::Routed => Self::wire_by_route,
+        };
+        wire(self, node, &pod, last).with_context(|| format!("cannot connect {name}"))?;
+        let servers = Servers::start(name, &pod)?;
+        Ok(Pod {
+            host: Host { name: name.into(), v4, v6, ns: pod.handle().clone(), cgroup: None },
+            _servers: servers,
+            _ns: pod,
+        })
+    }
+
+    /// Takes a pod's device away at once: its namespace may live as long as a connection in it.
+    pub(crate) fn cut_off(&self, node: &NsHandle, last: u8) -> Result<()> {
+        let name = match self.wiring {
+            Wiring::Bridged => "veth",
+            Wiring::Routed => "cali",
+        };
+        node.ip(&format!("link del {name}{last}"))
+    }
+
+    fn wire_to_bridge(&self, node: &NsHandle, pod: &NetNs, last: u8) -> Result<()> {
+        let ((gateway_v4, gateway_v6), (v4, v6)) = (plan::pod(self.number, 1), plan::pod(self.number, last));
+        node.ip(&format!(
+            "link add veth{last} mtu {mtu} type veth peer name eth0 mtu {mtu} address {mac} netns {pod}
+             link set veth{last} master cni0 up",
+            mtu = self.mtu,
+            mac = mac(self.number, last),
+            pod = pod.name(),
+        ))?;
+        pod.ip(&format!(
+            "link set eth0 up
+             addr add {v4}/24 dev eth0
+             addr add {v6}/64 dev eth0 nodad
+             route add default via {gateway_v4}
+             route add default via {gateway_v6}"
+        ))
+    }
+
+    fn wire_by_route(&self, node: &NsHandle, pod: &NetNs, last: u8) -> Result<()> {
+        let (v4, v6) = plan::pod(self.number, last);
+        node.ip(&format!(
+            "link add cali{last} mtu {mtu} address ee:ee:ee:ee:ee:ee type veth \
+                 peer name eth0 mtu {mtu} address {mac} netns {pod}
+             link set cali{last} up
+             route add {v4}/32 dev cali{last} scope link
+             route add {v6}/128 dev cali{last}",
+            mtu = self.mtu,
+            mac = mac(self.number, last),
+            pod = pod.name(),
+        ))?;
+        node.sysctl(&[
+            (&format!("ipv4/conf/cali{last}/proxy_arp"), "1"),
+            (&format!("ipv4/neigh/cali{last}/proxy_delay"), "0"),
+        ])?;
+        pod.ip(&format!(
+            "link set eth0 up
+             addr add {v4}/32 dev eth0
+             addr add {v6}/128 dev eth0 nodad
+             route add 169.254.1.1 dev eth0 scope link
+             route add default via 169.254.1.1
+             route add default via fe80::ecee:eeff:feee:eeee dev eth0"
+        ))
+    }
 }
 
 impl Node {
@@ -51,51 +147,14 @@ impl Node {
              link set cni0 up",
             mac = mac(1, 1),
         ))?;
-        Self::finish(1, id, ns, |ns, pod, (pod_v4, pod_v6), number| {
-            ns.ip(&format!(
-                "link add veth{number} mtu {mtu} type veth peer name eth0 mtu {mtu} address {mac} netns {pod}
-                 link set veth{number} master cni0 up",
-                mac = mac(1, number),
-                pod = pod.name(),
-            ))?;
-            pod.ip(&format!(
-                "link set eth0 up
-                 addr add {pod_v4}/24 dev eth0
-                 addr add {pod_v6}/64 dev eth0 nodad
-                 route add default via {v4}
-                 route add default via {v6}"
-            ))
-        })
+        Self::finish(ns, Cni { number: 1, wiring: Wiring::Bridged, id: id.into(), mtu })
     }
 
     /// node2: each pod behind a veth of its own without an address of its range; the node answers ARP for the
     /// pods' gateway, and IPv6 goes by the veth's link-local address, the same for all.
     pub(super) fn routed(id: &str, switch: &NetNs, options: &Options) -> Result<Self> {
         let ns = Self::prepare(2, id, switch, options)?;
-        let mtu = pod_mtu(options);
-        Self::finish(2, id, ns, |ns, pod, (pod_v4, pod_v6), number| {
-            ns.ip(&format!(
-                "link add cali{number} mtu {mtu} address ee:ee:ee:ee:ee:ee type veth \
-                     peer name eth0 mtu {mtu} address {mac} netns {pod}
-                 link set cali{number} up
-                 route add {pod_v4}/32 dev cali{number} scope link
-                 route add {pod_v6}/128 dev cali{number}",
-                mac = mac(2, number),
-                pod = pod.name(),
-            ))?;
-            ns.sysctl(&[
-                (&format!("ipv4/conf/cali{number}/proxy_arp"), "1"),
-                (&format!("ipv4/neigh/cali{number}/proxy_delay"), "0"),
-            ])?;
-            pod.ip(&format!(
-                "link set eth0 up
-                 addr add {pod_v4}/32 dev eth0
-                 addr add {pod_v6}/128 dev eth0 nodad
-                 route add 169.254.1.1 dev eth0 scope link
-                 route add default via 169.254.1.1
-                 route add default via fe80::ecee:eeff:feee:eeee dev eth0"
-            ))
-        })
+        Self::finish(ns, Cni { number: 2, wiring: Wiring::Routed, id: id.into(), mtu: pod_mtu(options) })
     }
 
     /// The node's own address and name, its place in the shared segment, its ways to other nodes' pods, its rules.
@@ -126,31 +185,26 @@ impl Node {
         Ok(ns)
     }
 
-    fn finish(
-        number: u8,
-        id: &str,
-        ns: NetNs,
-        wire: impl Fn(&NetNs, &NetNs, (Ipv4Addr, Ipv6Addr), u8) -> Result<()>,
-    ) -> Result<Self> {
-        let (mut pods, mut servers) = (Vec::new(), Vec::new());
-        let mut add = |letter: char, last: u8| -> Result<Host> {
-            let name = format!("pod{number}{letter}");
-            let pod = NetNs::create(&format!("pm{id}-{name}"))?;
-            pod.sysctl(QUIET_IPV6)?;
-            let (v4, v6) = plan::pod(number, last);
-            wire(&ns, &pod, (v4, v6), last).with_context(|| format!("cannot connect {name}"))?;
-            servers.push(Servers::start(&name, &pod)?);
-            let host = Host { name, v4, v6, ns: pod.handle().clone(), cgroup: None };
+    fn finish(ns: NetNs, cni: Cni) -> Result<Self> {
+        let number = cni.number;
+        let (mut pods, mut hosts) = (Vec::new(), Vec::new());
+        for (letter, last) in [('a', 10), ('b', 11), ('c', 12)] {
+            let pod = cni.add(&ns, &format!("pod{number}{letter}"), last)?;
+            hosts.push(pod.host.clone());
             pods.push(pod);
-            Ok(host)
-        };
-        let (a, b, c) = (add('a', 10)?, add('b', 11)?, add('c', 12)?);
+        }
+        let [a, b, c] = hosts.try_into().map_err(|_| anyhow::anyhow!("a node has three pods"))?;
         let (v4, v6) = plan::node(number);
         let name = format!("node{number}");
-        let cgroup = Cgroup::create(&format!("pm{id}-{name}"))?;
+        let cgroup = Cgroup::create(&format!("pm{}-{name}", cni.id))?;
         let handle = cgroup.as_ref().map(|cgroup| cgroup.handle().clone());
         let host = Host { name, v4, v6, ns: ns.handle().clone(), cgroup: handle };
-        Ok(Self { host, a, b, c, number, _servers: servers, _pods: pods, _cgroup: cgroup, _ns: ns })
+        Ok(Self { host, a, b, c, cni, _pods: pods, _cgroup: cgroup, _ns: ns })
+    }
+
+    /// How it gets more pods.
+    pub(crate) fn cni(&self) -> &Cni {
+        &self.cni
     }
 
     /// All pods.
@@ -160,18 +214,18 @@ impl Node {
 
     /// 1 or 2.
     pub fn number(&self) -> u8 {
-        self.number
+        self.cni.number
     }
 
     /// Whether an address is one of the node's own: towards the segment, the pods or the tunnel.
     pub fn owns(&self, address: std::net::IpAddr) -> bool {
         let own = |(v4, v6): (Ipv4Addr, Ipv6Addr)| address == v4 || address == v6;
-        self.host.has(address) || own(plan::pod(self.number, 0)) || own(plan::pod(self.number, 1))
+        self.host.has(address) || own(plan::pod(self.number(), 0)) || own(plan::pod(self.number(), 1))
     }
 
     /// The addresses of its pods.
     pub fn pod_ranges(&self) -> [String; 2] {
-        let (v4, v6) = plan::pod(self.number, 0);
+        let (v4, v6) = plan::pod(self.number(), 0);
         [format!("{v4}/24"), format!("{v6}/64")]
     }
 

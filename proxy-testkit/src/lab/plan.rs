@@ -22,6 +22,11 @@ pub fn node(node: u8) -> (Ipv4Addr, Ipv6Addr) {
     underlay(10 + node)
 }
 
+/// The address of an API server, 0 or 1, on the shared segment.
+pub fn api_server(number: usize) -> (Ipv4Addr, Ipv6Addr) {
+    underlay(if number == 0 { 2 } else { 3 })
+}
+
 /// The address of the client outside.
 pub fn client() -> (Ipv4Addr, Ipv6Addr) {
     underlay(100)

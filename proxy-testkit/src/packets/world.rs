@@ -66,7 +66,7 @@ pub struct Places {
     /// Load-balancer address of `neighbour`'s Service, for the network of `outside` alone: port 80 to 8080.
     pub guarded: IpAddr,
     /// Load-balancer address of a Service with session affinity and externalTrafficPolicy Local, port 80: both lists
-    /// have `neighbour` alone, but what is remembered of clients is another backend, see [`sticky`].
+    /// have `neighbour` alone, but what is remembered of clients is another backend, see `sticky`.
     pub sticky: IpAddr,
     /// ClusterIP of a Service that is left to others.
     pub of_others: IpAddr,

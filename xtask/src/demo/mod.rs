@@ -12,12 +12,12 @@ mod story;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use proxy_testkit::manifest::Published;
 use proxy_testkit::{Lab, teardown};
 
 use crate::setup::{self, Needs};
-use crate::workspace::cargo;
+use crate::workspace;
 use story::say;
 
 /// Show it: two nodes, pods and a client outside, with real traffic; takes about ten seconds
@@ -42,7 +42,7 @@ const PICTURE: &str = "
 /// The verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(Needs::Kernel)?;
-    build_agent()?;
+    workspace::build_agent()?;
     let started = Instant::now();
     let mut lab = Lab::standard()?;
     say!("{}", story::bold("Pointsman: who sets the points, so that each train finds its track."));
@@ -68,18 +68,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     told?;
     say!("\n{} Everything was taken away again.", story::green(&format!("Done in {:.0} s.", secs(started))));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Builds the agent, unless the environment names one. The lab finds it beside this program.
-fn build_agent() -> Result<()> {
-    if std::env::var_os("POINTSMAN_AGENT").is_some() {
-        return Ok(());
-    }
-    let status = cargo().args(["build", "--bin=proxy-agent"]).status().context("could not run cargo build")?;
-    if !status.success() {
-        bail!("the agent does not build, see above");
-    }
-    Ok(())
 }
 
 /// All chapters. What is to outlive them is kept.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use proxy_testkit::cache;
 
 use super::step::{Lack, Look, Mender, Step};
 use super::toolchain::{self, Toolchain};
@@ -85,7 +86,7 @@ fn link_from_debian(step: &str, toolchain: &Toolchain) -> Result<()> {
 
 /// The folder with the source of a version, which is fetched if it is not there yet.
 fn cached(step: &str, version: &str) -> Result<PathBuf> {
-    let cache = cache_folder()?;
+    let cache = cache::folder()?;
     let source = cache.join(format!("rust-src-{version}"));
     if has_library(&source) {
         return Ok(source);
@@ -112,10 +113,4 @@ fn remove(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).with_context(|| format!("could not remove {}", folder.display()))?;
     }
     Ok(())
-}
-
-fn cache_folder() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    Ok(base.context("neither HOME nor XDG_CACHE_HOME is set: no folder to keep the source in")?.join("pointsman"))
 }

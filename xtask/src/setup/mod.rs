@@ -12,6 +12,8 @@ mod bpffs;
 mod components;
 mod core_source;
 mod debian;
+mod go;
+mod go_program;
 mod kernel;
 mod link_kind;
 mod packages;
@@ -22,15 +24,19 @@ mod toolchain;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use proxy_testkit::cluster::programs::Program;
 use step::{Lack, Look, Mender, Step};
 
 /// What the machine is to be fit for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What each needs is part of what the next one needs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
     /// To compile, lint and run the tests that stay in user space. Takes no root where the packages are there.
     Build,
     /// To load programs into the kernel and to make networks as well. Takes root.
     Kernel,
+    /// To run Kubernetes' control plane as well: Go, and what is built with it.
+    Cluster,
 }
 
 /// The verb: does what is missing, with a line for each step.
@@ -43,17 +49,26 @@ pub fn ensure(needs: Needs) -> Result<()> {
     bring_about(needs, false)
 }
 
+/// Builds one more program in Go, with a Go that is brought where it is missing.
+pub fn build_go_program(program: Program) -> Result<()> {
+    carry_out(vec![Box::new(go::Go), Box::new(go_program::GoProgram(program))], false)
+}
+
 fn steps(needs: Needs) -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
-    if needs == Needs::Kernel {
+    if needs >= Needs::Kernel {
         steps.push(Box::new(kernel::Kernel));
     }
     steps.push(Box::new(packages::Packages));
     steps.push(Box::new(components::Components));
     steps.push(Box::new(core_source::CoreSource));
     steps.push(Box::new(bpf_linker::BpfLinker));
-    if needs == Needs::Kernel {
+    if needs >= Needs::Kernel {
         steps.push(Box::new(bpffs::Bpffs));
+    }
+    if needs >= Needs::Cluster {
+        steps.push(Box::new(go::Go));
+        steps.push(Box::new(go_program::GoProgram(Program::Kubernetes)));
     }
     steps
 }
@@ -66,7 +81,11 @@ struct Looked {
 }
 
 fn bring_about(needs: Needs, is_told_in_full: bool) -> Result<()> {
-    let looked = steps(needs).into_iter().map(look_at).collect::<Result<Vec<_>>>()?;
+    carry_out(steps(needs), is_told_in_full)
+}
+
+fn carry_out(steps: Vec<Box<dyn Step>>, is_told_in_full: bool) -> Result<()> {
+    let looked = steps.into_iter().map(look_at).collect::<Result<Vec<_>>>()?;
     let is_root = nix::unistd::geteuid().is_root();
     let blocked = |lack: &Lack| !lack.mender.is_us(is_root);
     if looked.iter().any(|looked| looked.look.lacks().iter().any(blocked)) {

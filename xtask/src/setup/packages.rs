@@ -8,13 +8,15 @@ use super::step::{Lack, Look, Mender, Step};
 use super::task;
 
 /// What is installed, by what it is for.
-const PACKAGES: [&[&str]; 4] = [
+const PACKAGES: [&[&str]; 5] = [
     // Rust crates, among them those with C in them.
     &["build-essential", "pkg-config", "ca-certificates"],
     // bpf-linker: the LLVM that it links to, and what that links to.
     &["llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev"],
     // The labs and the demo.
     &["iproute2", "iputils-ping", "nftables"],
+    // The cluster's certificates.
+    &["openssl"],
     // Looking in.
     &["bpftool", "tcpdump"],
 ];
@@ -48,16 +50,19 @@ impl Step for Packages {
     }
 
     fn mend(&self) -> Result<()> {
-        let missing = missing(&installed().context("dpkg is gone")?);
-        task::run(self.name(), "reading the lists of packages", apt_get().arg("update"))?;
-        let doing = format!("installing {} packages", missing.len());
-        let mut install = apt_get();
-        install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
-        task::run(self.name(), &doing, &mut install).context(
+        install(self.name(), &missing(&installed().context("dpkg is gone")?)).context(
             "apt could not install all packages; if it knows no llvm-22-dev: in Debian 12 that is part of the security \
              updates (bookworm-security), which have to be among apt's sources",
         )
     }
+}
+
+/// Installs packages, for a step.
+pub fn install(step: &str, names: &[&str]) -> Result<()> {
+    task::run(step, "reading the lists of packages", apt_get().arg("update"))?;
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends"]).args(names);
+    task::run(step, &format!("installing {} packages", names.len()), &mut install)
 }
 
 fn apt_get() -> Command {

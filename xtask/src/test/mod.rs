@@ -30,6 +30,13 @@ pub struct Args {
     names: Vec<String>,
 }
 
+impl Args {
+    /// As if these words had been given.
+    pub fn of(names: Vec<String>) -> Self {
+        Self { names }
+    }
+}
+
 /// The verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let selections = selection::parse(&args.names)?;
@@ -57,12 +64,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Sets the machine up as far as the suites need it.
 fn prepare(selections: &[Selection]) -> Result<()> {
     let needs = selections.iter().filter_map(|selection| selection.suite.needs());
-    let Some(needs) = needs.reduce(|one, other| if one == Needs::Kernel { one } else { other }) else {
-        return Ok(());
-    };
+    let Some(needs) = needs.max() else { return Ok(()) };
     let prepared = setup::ensure(needs);
-    if prepared.is_err() && needs == Needs::Kernel && !nix::unistd::geteuid().is_root() {
-        let others: Vec<_> = Suite::ALL.iter().filter(|suite| suite.needs() != Some(Needs::Kernel)).collect();
+    if prepared.is_err() && needs >= Needs::Kernel && !nix::unistd::geteuid().is_root() {
+        let others: Vec<_> = Suite::ALL.iter().filter(|suite| suite.needs() < Some(Needs::Kernel)).collect();
         let others: Vec<_> = others.into_iter().map(|suite| suite.name()).collect();
         println!("\nThese suites run without root: cargo xtask test {}", others.join(" "));
     }

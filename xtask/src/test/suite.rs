@@ -12,6 +12,7 @@ pub enum Suite {
     Programs,
     Lab,
     Bench,
+    Cluster,
 }
 
 /// One call of cargo.
@@ -36,8 +37,8 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 7] =
-        [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Bench, Self::Lab];
+    pub const ALL: [Self; 8] =
+        [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Bench, Self::Lab, Self::Cluster];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -49,6 +50,7 @@ impl Suite {
             Self::Programs => "programs",
             Self::Lab => "lab",
             Self::Bench => "bench",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -62,6 +64,7 @@ impl Suite {
             Self::Programs => "every BPF program loads; the packet table in the kernel (root)",
             Self::Bench => "the bench runs, quickly: every case is measured once (root)",
             Self::Lab => "real traffic between network namespaces (root)",
+            Self::Cluster => "against a real API server; builds Kubernetes once, 13 minutes of CPU (root)",
         }
     }
 
@@ -71,6 +74,7 @@ impl Suite {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
             Self::Programs | Self::Bench | Self::Lab => Some(Needs::Kernel),
+            Self::Cluster => Some(Needs::Cluster),
         }
     }
 
@@ -124,6 +128,12 @@ impl Suite {
             Self::Lab => vec![Job::Libtest(Libtest {
                 targets: &["--test=lab"],
                 // Labs share the machine's two or three cores, and their names are easier to read one by one.
+                args: &["--test-threads=1"],
+                with_agent: true,
+                is_live: true,
+            })],
+            Self::Cluster => vec![Job::Libtest(Libtest {
+                targets: &["--test=cluster"],
                 args: &["--test-threads=1"],
                 with_agent: true,
                 is_live: true,
