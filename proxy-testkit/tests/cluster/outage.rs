@@ -1,0 +1,166 @@
+//! API servers that stop, start and forget.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::ensure;
+use proxy_testkit::agent::{Agent, AgentOptions, Source};
+use proxy_testkit::cluster::{Cluster, url};
+use proxy_testkit::lab::{Family, eventually};
+use proxy_testkit::shell;
+
+use crate::common::{Traffic, at, cluster, pods, service, steady};
+
+/// kubectl apply by way of the second API server.
+fn apply_by_second(cluster: &Cluster, manifest: &str) {
+    let mut command = cluster.plane.kubectl_command().unwrap();
+    let server = format!("--server={}", url(1));
+    command.args([&server, "apply", "--server-side", "--force-conflicts", "-f", "-"]);
+    shell::run_with_input(&mut command, manifest).unwrap();
+}
+
+/// A Service without pods, which agents list as soon as they know it.
+fn bare(name: &str, number: u8) -> (String, SocketAddr) {
+    (service(name, number), at(number, Family::V4))
+}
+
+/// How often a log says something.
+fn said(log: &str, what: &str) -> usize {
+    log.lines().filter(|line| line.contains(what)).count()
+}
+
+fn wait_until_said(agent: &Agent, from: usize, what: &str) {
+    eventually(Duration::from_secs(60), || {
+        ensure!(said(&agent.log()[from..], what) > 0, "{} has not said '{what}'", agent.node());
+        Ok(())
+    })
+    .unwrap();
+}
+
+const LOST: &str = "WARN cannot reach the API server";
+const BACK: &str = "INFO no longer: cannot reach the API server";
+
+#[test]
+fn an_api_server_stops_and_starts_and_forgets() {
+    let mut cluster = cluster();
+    let traffic = Traffic::start(&cluster.lab.node1.b, steady(&cluster));
+    let (early, early_at) = bare("early", 40);
+    cluster.apply(&early).unwrap();
+    cluster.wait_for("default/early", &early_at.to_string(), 0).unwrap();
+    cluster.plane.start_server(1).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+
+    let logs: Vec<_> = cluster.agents().iter().map(|agent| agent.log().len()).collect();
+    cluster.plane.kill_server(0);
+    // Both know only the first.
+    for (agent, &from) in cluster.agents().iter().zip(&logs) {
+        wait_until_said(agent, from, LOST);
+    }
+    // Meanwhile one comes, another goes. The first server, once it is back, knows nothing of the way there: the watches
+    // of the agents have expired.
+    let (late, late_at) = bare("late", 41);
+    apply_by_second(&cluster, &late);
+    let server = format!("--server={}", url(1));
+    shell::run(cluster.plane.kubectl_command().unwrap().args([&server, "delete", "service", "early"])).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.plane.start_server(0).unwrap();
+    cluster.plane.wait_for_server(0).unwrap();
+    cluster.wait_for("default/late", &late_at.to_string(), 0).unwrap();
+    cluster.wait_until_gone("early").unwrap();
+    for (agent, &from) in cluster.agents().iter().zip(&logs) {
+        wait_until_said(agent, from, BACK);
+        let log = agent.log();
+        assert_eq!((said(&log[from..], LOST), said(&log[from..], BACK)), (1, 1), "{}", &log[from..]);
+    }
+    traffic.all_answered();
+    cluster.plane.stop_server(1);
+    cluster.kubectl("delete service late").unwrap();
+}
+
+#[test]
+fn an_agent_starts_while_the_api_server_is_down() {
+    let mut cluster = cluster();
+    let steady_at = steady(&cluster);
+    let traffic = Traffic::start(&cluster.lab.node1.b, steady_at);
+    let before = cluster.agents()[0].dump_map("frontend_v4").unwrap();
+    cluster.agents_mut()[0].stop().unwrap();
+    cluster.plane.stop_server(0);
+    let from = cluster.agents()[0].log().len();
+    cluster.agents_mut()[0].start().unwrap();
+    wait_until_said(&cluster.agents()[0], from, LOST);
+    // Time enough to do something wrong.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(cluster.agents()[0].dump_map("frontend_v4").unwrap(), before);
+    cluster.plane.start_server(0).unwrap();
+    cluster.plane.wait_for_server(0).unwrap();
+    cluster.agents_mut()[0].wait_until_ready().unwrap();
+    let (late, late_at) = bare("later", 42);
+    cluster.apply(&late).unwrap();
+    cluster.wait_for("default/later", &late_at.to_string(), 0).unwrap();
+    let log = cluster.agents()[0].log();
+    assert_eq!((said(&log[from..], LOST), said(&log[from..], BACK)), (1, 1), "{}", &log[from..]);
+    traffic.all_answered();
+    cluster.kubectl("delete service later").unwrap();
+}
+
+#[test]
+fn an_agent_with_two_api_servers_goes_over_to_the_other() {
+    let mut cluster = cluster();
+    cluster.plane.start_server(1).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+    // Beside node1's agent, for Services of its own.
+    let options = AgentOptions {
+        arguments: ["--service-proxy-name=both", "--api-servers"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("{},{}", url(0), url(1))])
+            .collect(),
+        ..AgentOptions::default()
+    };
+    let source = Source::Kubeconfig(cluster.agent_kubeconfig(0).unwrap());
+    let mut agent = cluster.agent(0, "-both", source, options).unwrap();
+    agent.wait_until_ready().unwrap();
+    cluster.plane.kill_server(0);
+    let labelled = service("moved", 43)
+        .replace("name: moved}", "name: moved, labels: {service.kubernetes.io/service-proxy-name: both}}");
+    apply_by_second(&cluster, &labelled);
+    proxy_testkit::cluster::wait_for(&agent, "default/moved", &at(43, Family::V4).to_string(), 0).unwrap();
+    assert_eq!(said(&agent.log(), LOST), 0, "{}", agent.log());
+    agent.stop().unwrap();
+    cluster.plane.start_server(0).unwrap();
+    cluster.plane.wait_for_server(0).unwrap();
+    cluster.plane.stop_server(1);
+    cluster.kubectl("delete service moved").unwrap();
+}
+
+#[test]
+fn two_agents_share_a_node_by_the_proxy_s_name() {
+    let cluster = cluster();
+    let other = "service.kubernetes.io/service-proxy-name: other";
+    let options = AgentOptions { arguments: vec!["--service-proxy-name=other".into()], ..AgentOptions::default() };
+    let source = Source::Kubeconfig(cluster.agent_kubeconfig(0).unwrap());
+    let mut second = cluster.agent(0, "-other", source, options).unwrap();
+    second.wait_until_ready().unwrap();
+    let ours = service("ours", 44);
+    let theirs = service("theirs", 45).replace("name: theirs}", &format!("name: theirs, labels: {{{other}}}}}"));
+    cluster.apply(&(ours + &theirs + &pods("ours", 1) + &pods("theirs", 1))).unwrap();
+    cluster.wait_for("default/ours", &at(44, Family::V4).to_string(), 1).unwrap();
+    proxy_testkit::cluster::wait_for(&second, "default/theirs", &at(45, Family::V4).to_string(), 1).unwrap();
+    let (first, from) = (&cluster.agents()[0], &cluster.lab.node1.a);
+    for family in Family::BOTH {
+        for (number, pod) in [(44, "ours-0"), (45, "theirs-0")] {
+            let answers = from.ask_many(proxy_testkit::lab::Protocol::Tcp, at(number, family), 10).unwrap();
+            assert!(answers.iter().all(|answer| answer.pod == pod), "{answers:?}");
+        }
+    }
+    assert!(!first.look("frontends").unwrap().contains("default/theirs"));
+    assert!(!second.look("frontends").unwrap().contains("default/ours"));
+    // The label goes, and with it the Service from one to the other.
+    cluster.kubectl("label service theirs service.kubernetes.io/service-proxy-name-").unwrap();
+    // The controller copies a Service's labels to its slices.
+    cluster.wait_for("default/theirs", &at(45, Family::V4).to_string(), 1).unwrap();
+    second.wait_until_gone("theirs").unwrap();
+    second.stop().unwrap();
+    cluster.kubectl("delete service ours theirs").unwrap();
+    cluster.kubectl("delete pods ours-0 theirs-0").unwrap();
+}
