@@ -70,9 +70,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Sets up the log: RUST_LOG if it is set, else by -v.
 fn log_to_stderr(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
+    // What the client of the API server says of each failed request is said by us, once.
     let by_flag = match settings.verbosity {
-        0..4 => "info",
-        4..6 => "info,proxy_agent=debug,proxy_ebpf=debug",
+        0..4 => "info,kube_client=off",
+        4..6 => "info,kube_client=off,proxy_agent=debug,proxy_ebpf=debug",
         _ => "debug,proxy_agent=trace,proxy_ebpf=trace",
     };
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
