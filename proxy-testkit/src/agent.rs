@@ -146,7 +146,7 @@ impl Agent {
             if !process.is_running() {
                 return Ok(None);
             }
-            ensure!(process.log().contains("ready"), "the agent has not logged that it is ready");
+            ensure!(process.log().contains(" ready: "), "the agent has not logged that it is ready");
             self.look_json("frontends").map(Some)
         })?
         .map(drop)

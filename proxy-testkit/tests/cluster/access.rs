@@ -110,7 +110,7 @@ fn an_agent_in_a_pod_uses_its_service_account_and_a_new_token() {
     // As kubelets do it long before the old one expires.
     fs::write(account.join("token"), good).unwrap();
     eventually(Duration::from_secs(120), || {
-        ensure!(agent.log().contains("ready"), "it has not become ready:\n{}", agent.log());
+        ensure!(agent.log().contains(" ready: "), "it has not become ready:\n{}", agent.log());
         Ok(())
     })
     .unwrap();
