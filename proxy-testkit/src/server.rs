@@ -64,10 +64,16 @@ impl Servers {
 
     /// Answers who it is on one more UDP port.
     pub fn serve_udp(&mut self, port: u16) -> Result<()> {
+        self.serve_udp_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    /// The same at one address. A host with several would answer from the one that is nearest to the client otherwise, and
+    /// not from the one that was asked.
+    pub fn serve_udp_at(&mut self, address: SocketAddr) -> Result<()> {
         let socket = self
             .ns
-            .run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))?
-            .with_context(|| format!("{} cannot listen on UDP port {port}", self.pod))?;
+            .run(|| UdpSocket::bind(address))?
+            .with_context(|| format!("{} cannot listen on UDP {address}", self.pod))?;
         // Wakes up now and then to see whether it is to stop: nothing else ends recv on an unconnected socket.
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let (pod, stop) = (Arc::clone(&self.pod), Arc::clone(&self.stop));

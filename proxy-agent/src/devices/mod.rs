@@ -48,7 +48,8 @@ pub enum PodDevices {
 }
 
 impl PodDevices {
-    fn detect(&self, link: &Link, role: DeviceRole, network: &Network) -> DetectLocal {
+    /// What a device tells of the clients that come in by it.
+    pub fn detect(&self, link: &Link, role: DeviceRole, network: &Network) -> DetectLocal {
         let is_pods = match self {
             Self::ByRole => role == DeviceRole::Pod,
             Self::Bridge(name) => {

@@ -9,7 +9,7 @@
 mod config_file;
 mod devices;
 mod oom;
-mod rules;
+pub mod rules;
 mod services;
 mod sockets;
 mod sysctl;

@@ -6,7 +6,7 @@ use crate::devices::PodDevices;
 use crate::model::{DetectLocal, ModelOptions, NodePortAddresses};
 
 /// The options of the model, and which devices are pods'.
-pub(super) fn of(settings: &Settings, proxy_name: Option<String>, rules: RuleArgs) -> (ModelOptions, PodDevices) {
+pub fn of(settings: &Settings, proxy_name: Option<String>, rules: RuleArgs) -> (ModelOptions, PodDevices) {
     let (detect_local, pod_devices) = detect_local(settings);
     let node_port_addresses = match &settings.node_port_addresses {
         config::NodePortAddresses::Primary => vec![NodePortAddresses::Primary],

@@ -54,6 +54,8 @@ pub struct Options {
     /// Netfilter, conntrack with it, also sees what node1's bridge passes from pod to pod (`br_netfilter`). Without it
     /// conntrack sees only what is routed, so half of a connection may pass it by.
     pub bridge_netfilter: bool,
+    /// A second address for each node, and a second client outside.
+    pub second_addresses: bool,
     /// Agents on both nodes, or none.
     pub agents: Option<AgentOptions>,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
             masquerade: true,
             drop_invalid: true,
             bridge_netfilter: false,
+            second_addresses: false,
             agents: Some(AgentOptions::default()),
         }
     }
@@ -84,10 +87,12 @@ pub struct Lab {
     pub node2: Node,
     /// A machine outside of the cluster.
     pub client: Host,
+    /// Another one, where the options ask for it.
+    pub stranger: Option<Host>,
     manifests: Manifests,
     /// Servers that a test wanted in addition.
     servers: Vec<Servers>,
-    _client: NetNs,
+    _clients: Vec<NetNs>,
 }
 
 impl Lab {
@@ -116,7 +121,17 @@ impl Lab {
         ))?;
         let node1 = Node::bridged(&id, &switch, &options)?;
         let node2 = Node::routed(&id, &switch, &options)?;
-        let (client_ns, client) = outside_client(&id, &switch)?;
+        let (client_ns, client) = outside_client(&id, &switch, "client", 100)?;
+        let (mut clients, mut stranger) = (vec![client_ns], None);
+        if options.second_addresses {
+            let (ns, host) = outside_client(&id, &switch, "stranger", 101)?;
+            clients.push(ns);
+            stranger = Some(host);
+            for (number, node) in (1..).zip([&node1, &node2]) {
+                let (v4, v6) = plan::second(number);
+                node.host.ns.ip(&format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad"))?;
+            }
+        }
         let mut lab = Self {
             agents: Vec::new(),
             id,
@@ -124,9 +139,10 @@ impl Lab {
             node1,
             node2,
             client,
+            stranger,
             manifests,
             servers: Vec::new(),
-            _client: client_ns,
+            _clients: clients,
         };
         for node in [&lab.node1, &lab.node2] {
             lab.manifests.publish_node(node)?;
@@ -224,11 +240,11 @@ fn next_id() -> String {
     format!("{}{letter}", std::process::id())
 }
 
-fn outside_client(id: &str, switch: &NetNs) -> Result<(NetNs, Host)> {
-    let ns = NetNs::create(&format!("pm{id}-client"))?;
+fn outside_client(id: &str, switch: &NetNs, name: &str, number: u8) -> Result<(NetNs, Host)> {
+    let ns = NetNs::create(&format!("pm{id}-{name}"))?;
     ns.sysctl(node::QUIET_IPV6)?;
-    let (v4, v6) = plan::client();
-    node::plug_in(switch, &ns, "client", 100)?;
+    let (v4, v6) = plan::underlay(number);
+    node::plug_in(switch, &ns, name, number)?;
     // The client knows its way to pods: what is not a frontend must pass the nodes untouched.
     let routes: String = [1, 2].into_iter().map(|n| node::route_to_pods(n, "eth0")).collect();
     ns.ip(&format!(
@@ -236,7 +252,7 @@ fn outside_client(id: &str, switch: &NetNs) -> Result<(NetNs, Host)> {
          addr add {v6}/64 dev eth0 nodad
          {routes}"
     ))?;
-    let host = Host { name: "client".into(), v4, v6, ns: ns.handle().clone(), cgroup: None };
+    let host = Host { name: name.into(), v4, v6, ns: ns.handle().clone(), cgroup: None };
     Ok((ns, host))
 }
 

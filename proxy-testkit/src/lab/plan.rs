@@ -32,6 +32,16 @@ pub fn client() -> (Ipv4Addr, Ipv6Addr) {
     underlay(100)
 }
 
+/// The address of a second client outside, of which no Service need know.
+pub fn stranger() -> (Ipv4Addr, Ipv6Addr) {
+    underlay(101)
+}
+
+/// A second address of node 1 or 2 on the shared segment, for labs that want one.
+pub fn second(node: u8) -> (Ipv4Addr, Ipv6Addr) {
+    underlay(20 + node)
+}
+
 /// An address in a node's pod range; 0 is the range's own, 1 the bridge's, pods begin at 10.
 pub fn pod(node: u8, number: u8) -> (Ipv4Addr, Ipv6Addr) {
     let (third, last) = (as_hex_digits(node), as_hex_digits(number));

@@ -75,6 +75,18 @@ impl HostEnv {
         self.origin = Some(origin);
     }
 
+    /// Sets all that is known of that device.
+    pub fn set_device_entry(&mut self, device: Device) {
+        self.device = device;
+    }
+
+    /// Puts other entries into the maps, as the agent does; flows stay.
+    pub fn set_world(&mut self, world: &World) {
+        let flows = (std::mem::take(&mut self.v4.flows), std::mem::take(&mut self.v6.flows));
+        (self.v4, self.v6) = (family(&world.v4), family(&world.v6));
+        (self.v4.flows, self.v6.flows) = flows;
+    }
+
     /// What was counted on a Service port.
     pub fn counters(&self, service: u32) -> ServiceCounters {
         self.counters.get(&service).copied().unwrap_or_default()

@@ -11,6 +11,7 @@ pub enum Suite {
     Unit,
     Programs,
     Lab,
+    Conformance,
     Bench,
     Cluster,
 }
@@ -37,8 +38,17 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 8] =
-        [Self::Format, Self::Clippy, Self::Docs, Self::Unit, Self::Programs, Self::Bench, Self::Lab, Self::Cluster];
+    pub const ALL: [Self; 9] = [
+            Self::Format,
+            Self::Clippy,
+            Self::Docs,
+            Self::Unit,
+            Self::Programs,
+            Self::Bench,
+            Self::Conformance,
+            Self::Lab,
+            Self::Cluster,
+        ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -49,6 +59,7 @@ impl Suite {
             Self::Unit => "unit",
             Self::Programs => "programs",
             Self::Lab => "lab",
+            Self::Conformance => "conformance",
             Self::Bench => "bench",
             Self::Cluster => "cluster",
         }
@@ -65,6 +76,7 @@ impl Suite {
             Self::Bench => "the bench runs, quickly: every case is measured once (root)",
             Self::Lab => "real traffic between network namespaces (root)",
             Self::Cluster => "against a real API server; builds Kubernetes once, 13 minutes of CPU (root)",
+            Self::Conformance => "the rules of Services, by scenario files (root)",
         }
     }
 
@@ -73,7 +85,7 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Bench | Self::Lab => Some(Needs::Kernel),
+            Self::Programs | Self::Bench | Self::Conformance | Self::Lab => Some(Needs::Kernel),
             Self::Cluster => Some(Needs::Cluster),
         }
     }
@@ -125,6 +137,12 @@ impl Suite {
                 with_agent: false,
                 is_live: false,
             })],
+            Self::Conformance => vec![Job::Libtest(Libtest {
+                targets: &["--test=conformance"],
+                args: &[],
+                with_agent: true,
+                is_live: true,
+            })],
             Self::Lab => vec![Job::Libtest(Libtest {
                 targets: &["--test=lab"],
                 // Labs share the machine's two or three cores, and their names are easier to read one by one.
@@ -149,7 +167,7 @@ fn unit() -> Vec<Job> {
 
 /// What `--help` tells after the arguments.
 pub fn help() -> String {
-    let suites: String = Suite::ALL.iter().map(|suite| format!("  {:<9} {}\n", suite.name(), suite.about())).collect();
+    let suites: String = Suite::ALL.iter().map(|suite| format!("  {:<11} {}\n", suite.name(), suite.about())).collect();
     format!(
         "Suites, in the order they run:\n{suites}\n\
          A filter is a part of a test's name, as for `cargo test`; a word that is no suite is a filter of the suite\n\
