@@ -195,8 +195,8 @@ impl Runner<'_> {
         let mut cases = Vec::new();
         for family in Family::BOTH.into_iter().filter(|family| line.family.is_none_or(|only| only == *family)) {
             for address in addresses(&self.objects, &line.to, family)? {
-                let is_node = places::hosts().any(|host| host.is_node() && host.has(address));
-                if from.is_outside() && line.via.is_none() && !is_node {
+                let is_known = places::hosts().any(|host| host.has(address));
+                if from.is_outside() && line.via.is_none() && !is_known {
                     bail!("by which node does {} send? (`{} via node1`)", from.name, from.name);
                 }
                 for protocol in &line.protocols {

@@ -50,8 +50,8 @@ impl Executor for HostExecutor {
         questions.iter().map(|question| self.network.ask(question)).collect()
     }
 
-    fn lacks(&self, protocol: Protocol) -> Option<String> {
-        (protocol == Protocol::Sctp).then(|| "no SCTP packets yet".to_owned())
+    fn lacks(&self, _: Protocol) -> Option<String> {
+        None
     }
 
     fn tells_drops(&self) -> bool {
