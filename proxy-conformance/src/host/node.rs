@@ -125,6 +125,7 @@ pub fn sizes() -> Sizes {
         max_flows: 65_536,
         max_devices: 100,
         max_ranges: 500,
+        max_affinities: 1_000,
     }
 }
 
@@ -140,11 +141,14 @@ fn world(realized: &Realized) -> World {
 
 fn tables<A: PlanFamily + Address>(realized: &Realized) -> Tables<A> {
     let (sizes, tables) = (sizes(), A::tables(realized));
-    let owners = (0..sizes.max_services).chain([RangeKey::<A>::NODE]);
+    // Those of Service ports, and the owners that are none: they are numbered from the other end.
+    let owners = (0..sizes.max_services).chain(RangeKey::<A>::NODE - 15..=RangeKey::<A>::NODE);
     Tables {
         frontends: tables.frontends().map(|(key, frontend)| (*key, *frontend)).collect(),
         slots: tables.slots(0..sizes.max_slots).to_vec(),
         backends: (0..sizes.max_backends).map(|id| tables.backend(id)).collect(),
         ranges: owners.flat_map(|owner| tables.ranges_of(owner).copied()).collect(),
+        service_nets: tables.service_nets().to_vec(),
+        affinities: Vec::new(),
     }
 }

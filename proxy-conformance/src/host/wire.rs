@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use proxy_common::maps::{SCTP, TCP, UDP};
-use proxy_testkit::packets::{tcp, udp};
+use proxy_testkit::packets::{sctp, tcp, udp};
 
 use crate::scenario::Protocol;
 
@@ -25,20 +25,8 @@ pub(super) fn packet(protocol: Protocol, from: SocketAddr, to: SocketAddr, is_re
     match protocol {
         Protocol::Tcp => tcp(from, to, if is_request { "S" } else { "SA" }, b""),
         Protocol::Udp => udp(from, to, b"who"),
-        Protocol::Sctp => sctp(from, to, is_request),
+        Protocol::Sctp => sctp(from, to, if is_request { "S" } else { "SA" }),
     }
-}
-
-/// An SCTP packet with one chunk, INIT or INIT ACK (RFC 9260 §3.1, §3.3.2), with the checksum 0 (see RFC 9653).
-fn sctp(from: SocketAddr, to: SocketAddr, is_request: bool) -> Vec<u8> {
-    const CHUNK: usize = 20;
-    // The addresses and the length of a datagram, with another header in the place of UDP's.
-    let mut packet = udp(from, to, &[0; 4 + CHUNK]);
-    let (protocol_at, header) = if from.is_ipv4() { (9, 20) } else { (6, 40) };
-    put(&mut packet, protocol_at, &[SCTP]);
-    put(&mut packet, header + 4, &[0; 8]);
-    put(&mut packet, header + 12, &[if is_request { 1 } else { 2 }, 0, 0, 20]);
-    packet
 }
 
 /// Reads addresses and ports.

@@ -217,6 +217,7 @@ fn size_flags() -> Vec<String> {
         ("flows", sizes.max_flows),
         ("devices", sizes.max_devices),
         ("ranges", sizes.max_ranges),
+        ("affinities", sizes.max_affinities),
     ]
     .map(|(what, size)| format!("--max-{what}={size}"))
     .into()

@@ -80,11 +80,15 @@ impl HostEnv {
         self.device = device;
     }
 
-    /// Puts other entries into the maps, as the agent does; flows stay.
+    /// Puts other entries into the maps, as the agent does. What the packets have stored stays: flows and affinities.
     pub fn set_world(&mut self, world: &World) {
-        let flows = (std::mem::take(&mut self.v4.flows), std::mem::take(&mut self.v6.flows));
-        (self.v4, self.v6) = (family(&world.v4), family(&world.v6));
-        (self.v4.flows, self.v6.flows) = flows;
+        fn replace<A: Address>(maps: &mut FamilyMaps<A>, new: FamilyMaps<A>) {
+            let FamilyMaps { frontends, slots, backends, ranges, service_nets, affinities: _, flows: _ } = new;
+            (maps.frontends, maps.slots, maps.backends) = (frontends, slots, backends);
+            (maps.ranges, maps.service_nets) = (ranges, service_nets);
+        }
+        replace(&mut self.v4, family(&world.v4));
+        replace(&mut self.v6, family(&world.v6));
     }
 
     /// What was counted on a Service port.
