@@ -2,6 +2,7 @@
 
 mod network;
 mod node;
+mod socket;
 mod wire;
 
 use anyhow::Result;

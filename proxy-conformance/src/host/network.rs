@@ -14,6 +14,7 @@ use proxy_testkit::lab::Family;
 use proxy_testkit::packets::{Hook, HostPacket};
 
 use super::node::Node;
+use super::socket::Led;
 use super::wire::{self, Seen, look};
 use crate::options;
 use crate::places::{self, Host};
@@ -71,8 +72,18 @@ impl Network {
         let Question { from, via, to, protocol } = question;
         self.port = if self.port == 60_000 { 33_000 } else { self.port + 1 };
         let client = SocketAddr::new(from.ip(Family::of(to.ip())), self.port);
-        let request = wire::packet(*protocol, client, *to, true);
         let mut trip = Trip { via: *via, is_touched: false, is_answered: false };
+        // A node's own sockets are led to a backend themselves; all others' packets are.
+        let asked = match from.node().filter(|_| from.is_node()) {
+            Some(node) => match self.node(node).connect(*to, wire::number(*protocol)) {
+                Led::To(led) => led,
+                Led::Refused => return Ok(Fate::Refused),
+                Led::Dropped => return Ok(Fate::Silent),
+            },
+            None => *to,
+        };
+        trip.is_touched = asked != *to;
+        let request = wire::packet(*protocol, client, asked, true);
         let (server, request) = match self.send(from, request, &mut trip) {
             End::At(host, packet) => (host, packet),
             End::Dropped => return Ok(Fate::Silent),
@@ -96,8 +107,8 @@ impl Network {
             End::Lost(how) => return Ok(Fate::Odd(format!("{}'s answer was lost: {how}", server.name))),
         };
         let answer = look(&reply);
-        let is_right =
-            host == *from && answer.as_ref().is_some_and(|answer| answer.source == *to && answer.destination == client);
+        let is_right = host == *from
+            && answer.as_ref().is_some_and(|answer| answer.source == asked && answer.destination == client);
         if !is_right {
             return Ok(Fate::Odd(format!(
                 "the answer came to {} from {:?}",
@@ -124,7 +135,7 @@ impl Network {
             Verdict::Pass => {}
             Verdict::Opened | Verdict::Translated => trip.is_touched = true,
             Verdict::Drop(_) => return End::Dropped,
-            Verdict::Reply => {
+            Verdict::Reply(_) => {
                 trip.is_touched = true;
                 trip.is_answered = true;
                 return match role {
@@ -170,7 +181,7 @@ impl Network {
         match self.node(node).run(Hook::Egress, role, &mut packet) {
             Verdict::Pass => {}
             Verdict::Drop(_) => return None,
-            Verdict::Opened | Verdict::Translated | Verdict::Reply => trip.is_touched = true,
+            Verdict::Opened | Verdict::Translated | Verdict::Reply(_) => trip.is_touched = true,
         }
         Some(packet.bytes)
     }

@@ -1,6 +1,7 @@
 //! One node of the network in memory: an agent's rules, maps, and the packet core.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use proxy_agent::devices::{Link, Network, PodDevices};
@@ -11,11 +12,12 @@ use proxy_agent::object::Kind;
 use proxy_agent::plan::{Capacities, PlanFamily, Realized, plan};
 use proxy_agent::store::Store;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::datapath::Verdict;
+use proxy_common::datapath::{Origin, Verdict};
 use proxy_common::maps::{DetectLocal, Device, DeviceRole, RangeKey};
 use proxy_testkit::lab;
 use proxy_testkit::packets::{Hook, HostEnv, HostPacket, Tables, World};
 
+use super::socket::{self, Led};
 use crate::places;
 use crate::scenario::Objects;
 
@@ -77,6 +79,12 @@ impl Node {
         self.env.run(hook, packet)
     }
 
+    /// A process of the node connects a socket.
+    pub(super) fn connect(&mut self, to: SocketAddr, protocol: u8) -> Led {
+        self.env.set_origin(Origin::Node);
+        socket::lead(&mut self.env, to, protocol)
+    }
+
     /// What a device tells of clients: it is named, and a port of a bridge or not, as in the lab.
     fn detect(&self, role: DeviceRole) -> DetectLocal {
         const BRIDGE: u32 = 9;
@@ -126,6 +134,7 @@ pub fn sizes() -> Sizes {
         max_devices: 100,
         max_ranges: 500,
         max_affinities: 1_000,
+        max_datagrams: 1_000,
     }
 }
 

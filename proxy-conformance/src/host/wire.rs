@@ -29,6 +29,15 @@ pub(super) fn packet(protocol: Protocol, from: SocketAddr, to: SocketAddr, is_re
     }
 }
 
+/// The number of a protocol.
+pub(super) const fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Sctp => SCTP,
+    }
+}
+
 /// Reads addresses and ports.
 pub(super) fn look(packet: &[u8]) -> Option<Seen> {
     let (source, destination, protocol, header) = addresses(packet)?;

@@ -218,6 +218,7 @@ fn size_flags() -> Vec<String> {
         ("devices", sizes.max_devices),
         ("ranges", sizes.max_ranges),
         ("affinities", sizes.max_affinities),
+        ("datagrams", sizes.max_datagrams),
     ]
     .map(|(what, size)| format!("--max-{what}={size}"))
     .into()

@@ -75,9 +75,10 @@ impl HostEnv {
         self.origin = Some(origin);
     }
 
-    /// Sets all that is known of that device.
+    /// Sets all that is known of the device that the next packets are on.
     pub fn set_device_entry(&mut self, device: Device) {
         self.device = device;
+        self.origin = None;
     }
 
     /// Puts other entries into the maps, as the agent does. What the packets have stored stays: flows and affinities.
