@@ -19,5 +19,8 @@ pub fn read(flags: &[String]) -> Result<(ModelOptions, PodDevices)> {
     let Command::Run(args) = cli.command else { bail!("the flags are not those of `run`") };
     let args = *args;
     let settings = Settings::load(None, &args.kube_proxy)?;
-    Ok(rules::of(&settings, args.service_proxy_name, args.rules))
+    let (mut options, pods) = rules::of(&settings, args.service_proxy_name, args.rules);
+    // As `run` does where its hooks at sockets are attached.
+    options.localhost_node_ports = settings.localhost_node_ports();
+    Ok((options, pods))
 }
