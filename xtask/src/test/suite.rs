@@ -39,16 +39,16 @@ pub struct Libtest {
 impl Suite {
     /// All, in the order they run: what fails soonest first.
     pub const ALL: [Self; 9] = [
-            Self::Format,
-            Self::Clippy,
-            Self::Docs,
-            Self::Unit,
-            Self::Programs,
-            Self::Bench,
-            Self::Conformance,
-            Self::Lab,
-            Self::Cluster,
-        ];
+        Self::Format,
+        Self::Clippy,
+        Self::Docs,
+        Self::Unit,
+        Self::Programs,
+        Self::Bench,
+        Self::Conformance,
+        Self::Lab,
+        Self::Cluster,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
