@@ -106,8 +106,8 @@ pub struct RuleArgs {
     /// externalTrafficPolicy Cluster; by default they keep their address there
     #[arg(long)]
     pub masquerade_local_backends: bool,
-    /// The ranges that ClusterIPs are from, as the API server has them: packets to addresses there that no Service has
-    /// are dropped
+    /// Ranges that ClusterIPs are from, beside those of ServiceCIDR objects: packets to addresses there that no Service
+    /// has are dropped
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = service_range)]
     pub service_cluster_ip_range: Vec<IpNet>,
 }

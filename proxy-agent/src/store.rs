@@ -6,14 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
-use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service};
+use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service, ServiceCidr};
 
-/// Every Service, EndpointSlice and Node that is known.
+/// Every Service, EndpointSlice, Node and ServiceCIDR that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
     nodes: BTreeMap<String, Node>,
+    service_cidrs: BTreeMap<String, ServiceCidr>,
     /// Names of the slices of each Service, whether or not the Service exists.
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     listed: BTreeSet<Kind>,
@@ -77,11 +78,17 @@ impl Store {
         self.nodes.get(name)
     }
 
+    /// The ServiceCIDRs, by name.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = &ServiceCidr> {
+        self.service_cidrs.values()
+    }
+
     fn references(&self, kind: Kind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
         match kind {
             Kind::Service => Box::new(self.services.keys().cloned().map(ObjectRef::Service)),
             Kind::EndpointSlice => Box::new(self.slices.keys().cloned().map(ObjectRef::EndpointSlice)),
             Kind::Node => Box::new(self.nodes.keys().cloned().map(ObjectRef::Node)),
+            Kind::ServiceCidr => Box::new(self.service_cidrs.keys().cloned().map(ObjectRef::ServiceCidr)),
         }
     }
 
@@ -89,6 +96,7 @@ impl Store {
         match object {
             Object::Service(service) => replace(&mut self.services, service.name.clone(), service),
             Object::Node(node) => replace(&mut self.nodes, node.name.clone(), node),
+            Object::ServiceCidr(ranges) => replace(&mut self.service_cidrs, ranges.name.clone(), ranges),
             Object::EndpointSlice(slice) => {
                 if self.slices.get(&slice.name) == Some(&slice) {
                     return false;
@@ -108,6 +116,7 @@ impl Store {
             ObjectRef::Service(name) => self.services.remove(name).is_some(),
             ObjectRef::EndpointSlice(name) => self.remove_slice(name),
             ObjectRef::Node(name) => self.nodes.remove(name).is_some(),
+            ObjectRef::ServiceCidr(name) => self.service_cidrs.remove(name).is_some(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
 
 use super::endpoints::{Candidate, Place, categorize_endpoints};
@@ -45,8 +46,9 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         if is_ours { cluster_ips } else { left_to_others }.extend(&service.cluster_ips);
     }
     // Beside another proxy only a part of the Services is ours to see.
-    model.desired.service_nets =
-        service_nets(&options.service_cidrs, &model.desired.cluster_ips, options.proxy_name.is_none());
+    let mut named = options.service_cidrs.clone();
+    named.extend(store.service_cidrs().flat_map(|cidr| &cidr.ranges).map(IpNet::trunc));
+    model.desired.service_nets = service_nets(&named, &model.desired.cluster_ips, options.proxy_name.is_none());
     let mut wanted = Vec::new();
     let ours = |service: &&Service| service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
     for service in store.services().filter(ours) {

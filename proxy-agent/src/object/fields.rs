@@ -33,6 +33,7 @@ impl Fields {
             Kind::Service => (Self::of(ObjectRef::Service(name.clone())), MAX_LABEL),
             Kind::EndpointSlice => (Self::of(ObjectRef::EndpointSlice(name.clone())), MAX_SUBDOMAIN),
             Kind::Node => (Self::of(ObjectRef::Node(name.name.clone())), MAX_SUBDOMAIN),
+            Kind::ServiceCidr => (Self::of(ObjectRef::ServiceCidr(name.name.clone())), MAX_SUBDOMAIN),
         };
         if name.name.is_empty() {
             return Err(fields.error("metadata.name", "missing"));

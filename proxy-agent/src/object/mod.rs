@@ -10,6 +10,7 @@ mod fields;
 mod node;
 mod range;
 mod service;
+mod service_cidr;
 mod slice;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use error::{ObjectError, Problem};
 pub use node::Node;
 pub use range::{ParseRangeError, parse_range};
 pub use service::{PortSpec, Protocol, Service, ServiceType, TrafficPolicy};
+pub use service_cidr::ServiceCidr;
 pub use slice::{Endpoint, EndpointPort, EndpointSlice, Trigger};
 
 /// The kinds of object that are watched.
@@ -32,11 +34,13 @@ pub enum Kind {
     EndpointSlice,
     /// core/v1 Node.
     Node,
+    /// networking.k8s.io/v1 ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
     /// Every kind, in the order in which sources report them.
-    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
 }
 
 impl fmt::Display for Kind {
@@ -45,6 +49,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         })
     }
 }
@@ -80,6 +85,8 @@ pub enum ObjectRef {
     EndpointSlice(ObjectName),
     /// A Node.
     Node(String),
+    /// A ServiceCIDR.
+    ServiceCidr(String),
 }
 
 impl ObjectRef {
@@ -89,6 +96,7 @@ impl ObjectRef {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
         }
     }
 }
@@ -97,7 +105,7 @@ impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(name) | Self::EndpointSlice(name) => write!(f, "{} {name}", self.kind()),
-            Self::Node(name) => write!(f, "{} {name}", self.kind()),
+            Self::Node(name) | Self::ServiceCidr(name) => write!(f, "{} {name}", self.kind()),
         }
     }
 }
@@ -111,6 +119,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A Node.
     Node(Node),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 impl Object {
@@ -120,6 +130,7 @@ impl Object {
             Self::Service(service) => ObjectRef::Service(service.name.clone()),
             Self::EndpointSlice(slice) => ObjectRef::EndpointSlice(slice.name.clone()),
             Self::Node(node) => ObjectRef::Node(node.name.clone()),
+            Self::ServiceCidr(ranges) => ObjectRef::ServiceCidr(ranges.name.clone()),
         }
     }
 }

@@ -399,15 +399,16 @@ impl Owner {
             Event::Apply(object) => match object.as_ref() {
                 Object::Service(_) => Seen::Service,
                 Object::EndpointSlice(slice) => Seen::Slice(Box::new(slice.clone())),
-                Object::Node(_) => Seen::Other,
+                Object::Node(_) | Object::ServiceCidr(_) => Seen::Other,
             },
             Event::Delete(ObjectRef::Service(_)) => Seen::Service,
             Event::Delete(ObjectRef::EndpointSlice(name)) => {
                 Seen::SliceGone(self.store.slice(name).and_then(EndpointSlice::service_name))
             }
-            Event::Delete(ObjectRef::Node(_)) | Event::Listed { .. } | Event::Problem(_) | Event::Mended(_) => {
-                Seen::Other
-            }
+            Event::Delete(ObjectRef::Node(_) | ObjectRef::ServiceCidr(_))
+            | Event::Listed { .. }
+            | Event::Problem(_)
+            | Event::Mended(_) => Seen::Other,
         }
     }
 

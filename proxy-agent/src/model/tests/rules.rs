@@ -5,6 +5,7 @@ use proxy_common::maps::Masquerade;
 
 use super::*;
 use crate::model::{DesiredFrontend, DesiredPort, DetectLocal, List};
+use crate::object::{ObjectRef, ServiceCidr};
 
 /// One line for each frontend: where clients on this node go and where others do (L is the endpoint here, R another),
 /// and who is masqueraded: P(ods), N(ode), O(thers), K(eeping the source of others where the backend is here).
@@ -391,6 +392,44 @@ fn services_that_are_left_to_others() {
     let options = ModelOptions { skip_services: [skip].into(), ..options() };
     let (desired, problems) = model_with(&options, &load_balancer("healthCheckNodePort: 32000"));
     assert_eq!((desired.ports.len(), desired.health_checks.len(), problems), (0, 0, Vec::new()));
+}
+
+#[test]
+fn addresses_that_nobody_has_are_known_by_the_ranges_of_service_cidrs() {
+    let yaml = "        Service web\n        spec: {clusterIPs: [10.96.0.1], ports: [{port: 80}]}\n";
+    let (mut store, mut service_nets) = (Store::default(), Vec::new());
+    for object in objects(yaml) {
+        store.apply(Event::Apply(Box::new(object)));
+    }
+    for kind in Kind::ALL {
+        store.apply(listed(kind, &objects(yaml)));
+    }
+    let ranges = |ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        Event::Apply(Box::new(Object::ServiceCidr(ServiceCidr { name: "kubernetes".to_owned(), ranges })))
+    };
+    let beside = ModelOptions { proxy_name: Some("mine".to_owned()), ..options() };
+    for (event, options) in [
+        (None, options()),
+        (Some(ranges(&["10.96.0.0/16", "fd00:10:96::/112"])), options()),
+        (None, beside),
+        (Some(Event::Delete(ObjectRef::ServiceCidr("kubernetes".to_owned()))), options()),
+    ] {
+        event.map(|event| assert!(store.apply(event)));
+        let (desired, _) = desired(&store, &node(), &options).unwrap();
+        let net = |(net, is_complete): (&ipnet::IpNet, &bool)| format!("{net}{}", if *is_complete { "!" } else { "" });
+        service_nets.push(desired.service_nets.iter().map(net).collect::<Vec<_>>());
+    }
+    assert_eq!(
+        service_nets,
+        [
+            vec!["10.96.0.1/32"],
+            vec!["10.96.0.0/16!", "fd00:10:96::/112!"],
+            // Another proxy sees its own Services only.
+            vec!["10.96.0.0/16", "fd00:10:96::/112"],
+            vec!["10.96.0.1/32"],
+        ]
+    );
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use kube::core::Status;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::object::{EndpointSlice, Kind, Node, Object, ObjectError, ObjectName, ObjectRef, Problem, Service};
+use crate::object::{
+    EndpointSlice, Kind, Node, Object, ObjectError, ObjectName, ObjectRef, Problem, Service, ServiceCidr,
+};
 
 /// A page of a list. Its items are still text.
 #[derive(Debug, Deserialize)]
@@ -95,6 +98,9 @@ pub(super) fn object(kind: Kind, text: &RawValue) -> Read {
             EndpointSlice::try_from(api).map(Object::EndpointSlice)
         }),
         Kind::Node => read::<core::Node, _>(kind, text, |api| Node::try_from(api).map(Object::Node)),
+        Kind::ServiceCidr => {
+            read::<networking::ServiceCIDR, _>(kind, text, |api| ServiceCidr::try_from(api).map(Object::ServiceCidr))
+        }
     }
 }
 
@@ -129,6 +135,7 @@ impl Meta {
             Kind::Service => ObjectRef::Service(namespaced(name)),
             Kind::EndpointSlice => ObjectRef::EndpointSlice(namespaced(name)),
             Kind::Node => ObjectRef::Node(name),
+            Kind::ServiceCidr => ObjectRef::ServiceCidr(name),
         })
     }
 }

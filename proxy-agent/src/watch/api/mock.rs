@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 pub(super) const SERVICES: &str = "/api/v1/services";
 pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(super) const NODES: &str = "/api/v1/nodes";
+pub(super) const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
 type Watcher = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
 

@@ -21,6 +21,9 @@ const PAGE: u32 = 500;
 /// A watch is asked for at least so many seconds, and up to twice as many, as client-go does.
 const WATCH_SECONDS: u32 = 140;
 
+/// A kind that the API server does not have is asked for so often, as it may be upgraded.
+const ABSENT_KIND: Duration = Duration::from_secs(600);
+
 /// The receiver is gone: there is nobody to work for.
 struct Closed;
 
@@ -50,7 +53,8 @@ pub(super) struct Reflector {
 }
 
 impl Reflector {
-    /// The selectors are those of kube-proxy (`cmd/kube-proxy/app/server.go`).
+    /// The selectors are those of kube-proxy (`cmd/kube-proxy/app/server.go`), but for the cluster's own proxy: it has to see
+    /// the Services of others, too, so as not to take their addresses for unallocated ones.
     pub(super) fn new(
         kind: Kind,
         options: &ApiOptions,
@@ -65,9 +69,13 @@ impl Reflector {
         };
         let labels = format!("{proxy},!service.kubernetes.io/headless");
         let (path, labels, fields) = match kind {
-            Kind::Service => ("/api/v1/services", Some(labels), Some("spec.clusterIP!=None".to_owned())),
+            Kind::Service => {
+                let labels = options.proxy_name.is_some().then_some(labels);
+                ("/api/v1/services", labels, Some("spec.clusterIP!=None".to_owned()))
+            }
             Kind::EndpointSlice => ("/apis/discovery.k8s.io/v1/endpointslices", Some(labels), None),
             Kind::Node => ("/api/v1/nodes", None, Some(format!("metadata.name={}", options.node_name))),
+            Kind::ServiceCidr => ("/apis/networking.k8s.io/v1/servicecidrs", None, None),
         };
         let delay = patience.first_retry;
         Self { kind, path, labels, fields, servers, link, patience, delay, events, troubles: BTreeMap::new() }
@@ -82,6 +90,12 @@ impl Reflector {
         loop {
             let mut version = match self.list().await? {
                 Ok(version) => version,
+                // Before Kubernetes 1.33 there are none.
+                Err(Failure::Refused(404, _)) if self.kind == Kind::ServiceCidr => {
+                    self.tell(vec![Event::Listed { kind: self.kind, objects: BTreeSet::new() }]).await?;
+                    sleep(ABSENT_KIND).await;
+                    continue;
+                }
                 Err(failure) => {
                     tracing::debug!("listing {}s: {failure:?}", self.kind);
                     self.tell(self.link.failed(self.kind, &failure)).await?;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::mock::{Mock, NODES, SERVICES, SLICES};
+use super::mock::{Mock, NODES, SERVICE_CIDRS, SERVICES, SLICES};
 use super::{ApiError, ApiOptions, ApiSource, Patience};
 use crate::event::{Event, EventReceiver};
 use crate::object::Object;
@@ -93,7 +93,7 @@ impl Watched {
 
     /// The first full list of everything.
     async fn lists(&mut self) -> Vec<String> {
-        self.hears(&["=Service", "=EndpointSlice", "=Node"]).await
+        self.hears(&["=Service ", "=EndpointSlice", "=Node", "=ServiceCIDR"]).await
     }
 
     /// Nothing more is told for a while.
@@ -153,6 +153,7 @@ async fn everything_is_listed_then_watched() {
             "=EndpointSlice 1",
             "=Node 1",
             "=Service 1",
+            "=ServiceCIDR 0",
         ]
     );
     for path in [SERVICES, SLICES, NODES] {
@@ -170,21 +171,42 @@ async fn everything_is_listed_then_watched() {
 
 #[tokio::test]
 async fn what_is_not_for_a_proxy_is_not_asked_for() {
-    for (proxy_name, label) in [
-        (None, "%21service.kubernetes.io%2Fservice-proxy-name%2C%21service.kubernetes.io%2Fheadless"),
-        (Some("mine"), "service.kubernetes.io%2Fservice-proxy-name%3Dmine%2C%21service.kubernetes.io%2Fheadless"),
-    ] {
+    let none = "%21service.kubernetes.io%2Fservice-proxy-name%2C%21service.kubernetes.io%2Fheadless";
+    let mine = "service.kubernetes.io%2Fservice-proxy-name%3Dmine%2C%21service.kubernetes.io%2Fheadless";
+    // The cluster's own proxy has to know which addresses others serve.
+    for (proxy_name, of_services, of_slices) in [(None, None, none), (Some("mine"), Some(mine), mine)] {
         let mock = filled();
         let mut watched = Watched::with(&[&mock], proxy_name, Patience::default()).await;
         watched.lists().await;
-        for path in [SERVICES, SLICES] {
+        for (path, label) in [(SERVICES, of_services), (SLICES, Some(of_slices))] {
             let all = [mock.lists(path), watches(&mock, path, 1).await].concat();
-            assert!(all.iter().all(|request| request.contains(&format!("labelSelector={label}"))), "{all:?}");
+            let is_right = |request: &String| match label {
+                Some(label) => request.contains(&format!("labelSelector={label}")),
+                None => !request.contains("labelSelector"),
+            };
+            assert!(all.iter().all(is_right), "{all:?}");
         }
         assert!(mock.lists(SERVICES)[0].contains("fieldSelector=spec.clusterIP%21%3DNone"));
         assert!(mock.lists(NODES)[0].contains("fieldSelector=metadata.name%3Dn1"));
         assert!(!mock.lists(NODES)[0].contains("labelSelector"));
     }
+}
+
+#[tokio::test]
+async fn ranges_of_cluster_ips_are_listed_and_need_not_be_known_to_the_server() {
+    let mock = filled();
+    mock.put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+    let mut watched = Watched::start(&[&mock]).await;
+    let heard = watched.lists().await;
+    assert!(heard.contains(&"+ServiceCIDR kubernetes".to_owned()), "{heard:?}");
+    assert!(heard.contains(&"=ServiceCIDR 1".to_owned()), "{heard:?}");
+
+    let older = filled();
+    older.world.lock().unwrap().refused.insert(SERVICE_CIDRS.to_owned(), (404, "not found".to_owned()));
+    let mut watched = Watched::start(&[&older]).await;
+    let heard = watched.lists().await;
+    assert!(heard.contains(&"=ServiceCIDR 0".to_owned()), "{heard:?}");
+    assert!(!heard.iter().any(|heard| heard.starts_with('!')), "{heard:?}");
 }
 
 #[tokio::test]

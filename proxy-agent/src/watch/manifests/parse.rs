@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 
 use super::tree::Tree;
-use crate::object::{EndpointSlice, Kind, Node, Object, ObjectError, ObjectName, ObjectRef, Service};
+use crate::object::{EndpointSlice, Kind, Node, Object, ObjectError, ObjectName, ObjectRef, Service, ServiceCidr};
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -109,6 +110,9 @@ impl Parsed {
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.object::<discovery::EndpointSlice>(tree, before, Kind::EndpointSlice);
             }
+            ("networking.k8s.io/v1", "ServiceCIDR") => {
+                self.object::<networking::ServiceCIDR>(tree, before, Kind::ServiceCidr);
+            }
             // `kubectl get -o yaml` gives a List, the API ServiceList and the like.
             (_, kind)
                 if kind.ends_with("List") && tree.get("items").is_some_and(|items| items.elements().is_some()) =>
@@ -117,8 +121,12 @@ impl Parsed {
                     self.document(item, before);
                 }
             }
-            (version, "Service" | "Node" | "EndpointSlice") => {
-                let expected = if kind == "EndpointSlice" { "discovery.k8s.io/v1" } else { "v1" };
+            (version, "Service" | "Node" | "EndpointSlice" | "ServiceCIDR") => {
+                let expected = match kind {
+                    "EndpointSlice" => "discovery.k8s.io/v1",
+                    "ServiceCIDR" => "networking.k8s.io/v1",
+                    _ => "v1",
+                };
                 let message = format!("apiVersion: '{version}' has no {kind} that can be read: expected {expected}");
                 self.broken.push(Broken {
                     line: before + tree.line_of("apiVersion"),
@@ -163,6 +171,7 @@ fn reference(tree: &Tree) -> Option<ObjectRef> {
         "Service" => Some(ObjectRef::Service(ObjectName::new(namespace, name))),
         "EndpointSlice" => Some(ObjectRef::EndpointSlice(ObjectName::new(namespace, name))),
         "Node" => Some(ObjectRef::Node(name.to_owned())),
+        "ServiceCIDR" => Some(ObjectRef::ServiceCidr(name.to_owned())),
         _ => None,
     }
 }
@@ -181,6 +190,12 @@ impl IntoObject for core::Service {
 impl IntoObject for core::Node {
     fn into_object(self) -> Result<Object, ObjectError> {
         Node::try_from(&self).map(Object::Node)
+    }
+}
+
+impl IntoObject for networking::ServiceCIDR {
+    fn into_object(self) -> Result<Object, ObjectError> {
+        ServiceCidr::try_from(&self).map(Object::ServiceCidr)
     }
 }
 
