@@ -17,7 +17,9 @@ use proxy_common::maps::{Backend, Peer, UDP};
 use super::error::MapError;
 use super::maps::{FamilyMaps, MapSet};
 
-/// Numbers of include/uapi/linux/{netlink,sock_diag,inet_diag}.h.
+/// Numbers of include/linux/socket.h and include/uapi/linux/{netlink,sock_diag,inet_diag}.h.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -95,10 +97,9 @@ impl MapSet {
     pub fn abort_orphans(&self) -> Result<Aborted, AbortError> {
         let mut aborted = Aborted::default();
         // IPv6 sockets may talk to IPv4 backends.
-        let inet6 = libc::AF_INET6 as u8;
-        abort(&self.v4, libc::AF_INET as u8, &mut aborted)?;
-        abort(&self.v4, inet6, &mut aborted)?;
-        abort(&self.v6, inet6, &mut aborted)?;
+        abort(&self.v4, AF_INET, &mut aborted)?;
+        abort(&self.v4, AF_INET6, &mut aborted)?;
+        abort(&self.v6, AF_INET6, &mut aborted)?;
         Ok(aborted)
     }
 }
