@@ -46,7 +46,8 @@ pub struct RunArgs {
     /// How to reach the cluster; without it, by the service account of the pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Addresses of the API servers, in place of the one of the kubeconfig or the pod: the first that answers is used
+    /// Addresses of the API servers, in place of the one of the kubeconfig or the pod: the first that answers is used.
+    /// Nothing in it is as good as no flag
     #[arg(long, visible_alias = "master", value_name = "URL,...", value_delimiter = ',')]
     pub api_servers: Vec<String>,
     /// Serve the Services with this value of the label service.kubernetes.io/service-proxy-name, in place of those

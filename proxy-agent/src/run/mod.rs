@@ -112,7 +112,8 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
     let node_name = node_name(args.node_name, &settings);
     let api = ApiOptions {
         kubeconfig: args.kubeconfig.or_else(|| settings.kubeconfig.clone()),
-        servers: args.api_servers,
+        // Manifests name the flag in any case, perhaps with nothing in it.
+        servers: args.api_servers.into_iter().filter(|server| !server.trim().is_empty()).collect(),
         node_name: node_name.clone(),
         proxy_name: args.service_proxy_name.clone(),
     };
