@@ -7,7 +7,9 @@
 mod bench;
 mod cluster;
 mod demo;
+mod image;
 mod interrupt;
+mod kind;
 mod setup;
 mod terminal;
 mod test;
@@ -33,6 +35,8 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Image(image::Args),
+    Kind(kind::Args),
     Cluster(cluster::Args),
 }
 
@@ -52,6 +56,8 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Image(args) => image::run(args),
+        Verb::Kind(args) => kind::run(args),
         Verb::Cluster(args) => cluster::run(args),
     }
 }

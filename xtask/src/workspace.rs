@@ -24,6 +24,21 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// The folder in which cargo keeps what it downloads and installs.
+pub fn cargo_home() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+}
+
+/// The path of a binary among the messages of a build (`--message-format=json`).
+pub fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|message| {
+        let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
+        let path = message["executable"].as_str().filter(|_| is_it)?;
+        Some(PathBuf::from(path))
+    })
+}
+
 /// Builds the agent, unless the environment names one. Labs find it beside this program.
 pub fn build_agent() -> Result<()> {
     if std::env::var_os("POINTSMAN_AGENT").is_some() {
@@ -34,4 +49,21 @@ pub fn build_agent() -> Result<()> {
         bail!("the agent does not build, see above");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_is_found_among_the_messages_of_the_build() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"libc"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"proxy-agent"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"proxy-agent"},"executable":"/target/debug/proxy-agent"}
+{"reason":"build-finished","success":true}
+"#;
+        assert_eq!(executable(messages, "proxy-agent"), Some("/target/debug/proxy-agent".into()));
+        assert_eq!(executable(messages, "other"), None);
+    }
 }

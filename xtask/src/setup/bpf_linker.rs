@@ -81,9 +81,7 @@ fn version(program: &Path) -> Result<Found> {
 
 /// The folder that `cargo install` installs into.
 fn cargo_bin() -> Option<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    Some(home?.join("bin"))
+    Some(workspace::cargo_home()?.join("bin"))
 }
 
 fn is_in_path(folder: &Path) -> bool {

@@ -21,6 +21,7 @@ mod step;
 mod task;
 mod toolchain;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -47,6 +48,11 @@ pub fn run() -> Result<()> {
 /// What every other verb begins with: as [`run`], but silent where there is nothing to do.
 pub fn ensure(needs: Needs) -> Result<()> {
     bring_about(needs, false)
+}
+
+/// The folder of the toolchain that called us.
+pub fn sysroot() -> Result<PathBuf> {
+    Ok(toolchain::current()?.sysroot)
 }
 
 /// Builds one more program in Go, with a Go that is brought where it is missing.

@@ -10,7 +10,7 @@ use super::selection::Selection;
 use super::suite::{Job, Libtest};
 use super::tally::Tally;
 use super::{cargo, libtest};
-use crate::{interrupt, terminal};
+use crate::{interrupt, terminal, workspace};
 
 /// Runs what is selected of a suite and counts.
 pub fn suite(selection: &Selection) -> Result<Tally> {
@@ -65,19 +65,10 @@ fn build_agent() -> Result<Option<PathBuf>> {
     if !output.status.success() {
         return Ok(None);
     }
-    match executable(&String::from_utf8_lossy(&output.stdout), "proxy-agent") {
+    match workspace::executable(&String::from_utf8_lossy(&output.stdout), "proxy-agent") {
         Some(agent) => Ok(Some(agent)),
         None => bail!("cargo built the agent and does not tell where"),
     }
-}
-
-/// The path of a binary among the messages of a build.
-fn executable(messages: &str, name: &str) -> Option<PathBuf> {
-    messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|message| {
-        let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
-        let path = message["executable"].as_str().filter(|_| is_it)?;
-        Some(PathBuf::from(path))
-    })
 }
 
 struct Outcome {
@@ -122,21 +113,4 @@ fn run(command: &mut Command, is_live: bool) -> Result<Outcome> {
         print!("{output}");
     }
     Ok(Outcome { status, output })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_agent_is_found_among_the_messages_of_the_build() {
-        let messages = r#"
-{"reason":"compiler-artifact","target":{"name":"libc"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"proxy-agent"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"proxy-agent"},"executable":"/target/debug/proxy-agent"}
-{"reason":"build-finished","success":true}
-"#;
-        assert_eq!(executable(messages, "proxy-agent"), Some("/target/debug/proxy-agent".into()));
-        assert_eq!(executable(messages, "other"), None);
-    }
 }

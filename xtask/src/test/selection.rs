@@ -112,6 +112,6 @@ mod tests {
     #[test]
     fn a_misspelt_suite_is_told_with_those_that_are() {
         let error = parsed("labs").expect_err("no such suite").to_string();
-        assert!(error.contains("`labs`") && error.contains("bench, conformance, lab"), "{error}");
+        assert!(error.contains("`labs`") && error.contains("bench, deploy, conformance, lab"), "{error}");
     }
 }

@@ -10,6 +10,7 @@ pub enum Suite {
     Docs,
     Unit,
     Programs,
+    Deploy,
     Lab,
     Conformance,
     Bench,
@@ -38,13 +39,14 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Format,
         Self::Clippy,
         Self::Docs,
         Self::Unit,
         Self::Programs,
         Self::Bench,
+        Self::Deploy,
         Self::Conformance,
         Self::Lab,
         Self::Cluster,
@@ -58,6 +60,7 @@ impl Suite {
             Self::Docs => "docs",
             Self::Unit => "unit",
             Self::Programs => "programs",
+            Self::Deploy => "deploy",
             Self::Lab => "lab",
             Self::Conformance => "conformance",
             Self::Bench => "bench",
@@ -74,6 +77,7 @@ impl Suite {
             Self::Unit => "unit and property tests, in user space only",
             Self::Programs => "every BPF program loads; the packet table in the kernel (root)",
             Self::Bench => "the bench runs, quickly: every case is measured once (root)",
+            Self::Deploy => "the image is made and runs alone; what deploy/ says is what the agent takes (root)",
             Self::Lab => "real traffic between network namespaces (root)",
             Self::Cluster => "against a real API server; builds Kubernetes once, 13 minutes of CPU (root)",
             Self::Conformance => "the rules of Services, by scenario files (root)",
@@ -85,7 +89,7 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Bench | Self::Conformance | Self::Lab => Some(Needs::Kernel),
+            Self::Programs | Self::Bench | Self::Deploy | Self::Conformance | Self::Lab => Some(Needs::Kernel),
             Self::Cluster => Some(Needs::Cluster),
         }
     }
@@ -133,6 +137,12 @@ impl Suite {
             })],
             Self::Bench => vec![Job::Libtest(Libtest {
                 targets: &["--test=quick"],
+                args: &["--quiet"],
+                with_agent: false,
+                is_live: false,
+            })],
+            Self::Deploy => vec![Job::Libtest(Libtest {
+                targets: &["--test=deploy", "--test=image"],
                 args: &["--quiet"],
                 with_agent: false,
                 is_live: false,
