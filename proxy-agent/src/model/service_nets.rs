@@ -31,6 +31,22 @@ pub(super) fn service_nets(named: &BTreeSet<IpNet>, used: &BTreeSet<IpAddr>, see
     nets
 }
 
+/// Ranges of ClusterIPs that pods or the node have addresses of, too, each with what it overlaps with, in words. What is
+/// nobody's in there must not be taken for a Service's.
+pub(super) fn overlaps(
+    named: &BTreeSet<IpNet>,
+    pods: &BTreeSet<IpNet>,
+    node: &BTreeSet<IpAddr>,
+) -> BTreeMap<IpNet, String> {
+    let meet = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
+    let with = |net: &IpNet| {
+        let pods = pods.iter().filter(|pods| meet(net, pods)).map(|pods| format!("the pods' range {pods}"));
+        let node = node.iter().filter(|address| net.contains(*address)).map(|own| format!("this node's address {own}"));
+        pods.chain(node).collect::<Vec<_>>().join(", ")
+    };
+    named.iter().map(|net| (*net, with(net))).filter(|(_, with)| !with.is_empty()).collect()
+}
+
 /// The smallest range that has all of these addresses, which are of one family.
 fn hull(addresses: impl Iterator<Item = IpAddr>) -> Option<IpNet> {
     addresses.map(IpNet::from).reduce(|one, other| {
@@ -49,6 +65,23 @@ fn hull(addresses: impl Iterator<Item = IpAddr>) -> Option<IpNet> {
 #[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_pods_or_the_node_use_too() {
+        let named = ["10.96.0.0/12", "10.128.0.0/16", "fd00::/108"].map(|net| net.parse().unwrap()).into();
+        let pods = ["10.100.3.0/24", "fd00::/64", "10.244.0.0/16"].map(|net| net.parse().unwrap()).into();
+        let node = ["10.128.0.7", "192.168.0.1"].map(|address| address.parse().unwrap()).into();
+        let show = |(net, with): (IpNet, String)| format!("{net}: {with}");
+        assert_eq!(
+            overlaps(&named, &pods, &node).into_iter().map(show).collect::<Vec<_>>(),
+            [
+                "10.96.0.0/12: the pods' range 10.100.3.0/24",
+                "10.128.0.0/16: this node's address 10.128.0.7",
+                "fd00::/108: the pods' range fd00::/64",
+            ]
+        );
+        assert!(overlaps(&named, &BTreeSet::new(), &BTreeSet::new()).is_empty());
+    }
 
     #[test]
     fn ranges_that_are_named_and_addresses_that_are_in_none() {
