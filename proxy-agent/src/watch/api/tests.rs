@@ -327,7 +327,7 @@ async fn a_server_that_is_out_of_order_counts_as_lost() {
     let mock = filled();
     mock.world.lock().unwrap().refused.insert(SERVICES.to_owned(), (503, "shutting down".to_owned()));
     let mut watched = Watched::start(&[&mock]).await;
-    let heard = watched.hears(&["!", "=EndpointSlice", "=Node"]).await;
+    let heard = watched.hears(&["!", "=EndpointSlice", "=Node", "=ServiceCIDR"]).await;
     assert!(heard[0].contains("503 shutting down"), "{heard:?}");
     mock.world.lock().unwrap().refused.clear();
     watched.hears(&[".", "=Service"]).await;
@@ -340,7 +340,7 @@ async fn a_refusal_names_what_is_refused_and_the_rest_goes_on() {
     mock.world.lock().unwrap().refused.insert(NODES.to_owned(), (403, message.to_owned()));
     let mut watched = Watched::start(&[&mock]).await;
     let said = format!("the API server refuses to list or watch Nodes: {message}; trying again");
-    let heard = watched.hears(&["!", "=EndpointSlice", "=Service"]).await;
+    let heard = watched.hears(&["!", "=EndpointSlice", "=Service ", "=ServiceCIDR"]).await;
     assert_eq!(heard.iter().filter(|heard| heard.starts_with('!')).collect::<Vec<_>>(), [&format!("!{said}")]);
     watched.is_silent().await;
     mock.world.lock().unwrap().refused.clear();
@@ -449,5 +449,5 @@ async fn a_kubeconfig_says_where_and_who() {
     let (sender, events) = mpsc::channel(64);
     let task = tokio::spawn(source.run(sender));
     let mut watched = Watched { events, heard: Vec::new(), task };
-    assert_eq!(watched.lists().await.len(), 6);
+    assert_eq!(watched.lists().await.len(), 7);
 }

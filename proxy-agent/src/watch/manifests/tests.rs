@@ -76,7 +76,7 @@ impl Folder {
 fn the_first_reading_ends_with_full_lists_and_later_ones_bring_changes_only() {
     let mut folder = Folder::default();
     let two = format!("# two Services\n{}---\n{}---\n", service("a", 1), service("b", 1));
-    assert_eq!(folder.write("web.yaml", two.clone()), ["+a.1", "+b.1", "=2", "=0", "=0"]);
+    assert_eq!(folder.write("web.yaml", two.clone()), ["+a.1", "+b.1", "=2", "=0", "=0", "=0"]);
     assert!(folder.write("web.yaml", two.clone()).is_empty());
     assert!(folder.write("web.yaml", format!("{two}# a comment\n")).is_empty());
     assert_eq!(folder.write("web.yaml", format!("{}---\n{}", service("a", 2), service("b", 1))), ["+a.2"]);
@@ -100,9 +100,12 @@ fn lists_json_and_other_kinds() {
                 \t\"spec\": {\"clusterIP\": \"10.96.0.1\", \"ports\": [{\"port\": 80}]}\n}\n";
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: s}\n";
     let mut folder = Folder::default();
-    assert_eq!(folder.write("list.yml", list), ["+Node n1", "=0", "=0", "=1"]);
+    assert_eq!(folder.write("list.yml", list), ["+Node n1", "=0", "=0", "=1", "=0"]);
     assert_eq!(folder.write("a.json", json), ["+a.1"]);
     assert_eq!(folder.write("s.yaml", slice), ["+EndpointSlice default/s"]);
+    let ranges =
+        "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: c}\nspec: {cidrs: [10.96.0.0/16]}\n";
+    assert_eq!(folder.write("c.yaml", ranges), ["+ServiceCIDR c"]);
 }
 
 #[test]
@@ -214,7 +217,7 @@ async fn changes_on_disk_are_followed() {
     fs::write(path("notes.txt"), "not a manifest").unwrap();
     let (sender, mut events) = mpsc::channel(16);
     let source = tokio::spawn(Manifests::open(folder.path()).unwrap().run(sender));
-    assert_eq!(next(&mut events).await, ["+a.1", "=1", "=0", "=0"]);
+    assert_eq!(next(&mut events).await, ["+a.1", "=1", "=0", "=0", "=0"]);
 
     // Truncated, then written: one change, no deletion in between.
     fs::write(path("a.yaml"), "").unwrap();
