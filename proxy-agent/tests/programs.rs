@@ -89,7 +89,7 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
             wanted.apply(&op);
         }
     }
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 23);
+    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 25);
     drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);
@@ -216,7 +216,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 23, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 25, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

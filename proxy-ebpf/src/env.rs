@@ -6,13 +6,14 @@ use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::datapath::{Host, Origin, StoreError, StoreMode, Tables};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
-    ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+    FrontendKey, RangeKey, ServiceCounters, ServiceNet,
 };
 
 use crate::maps::{
-    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRONTEND_V4,
-    FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4, SLOT_V6,
+    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRAGMENT_V4,
+    FRAGMENT_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4,
+    SLOT_V6,
 };
 
 const EEXIST: i32 = -17;
@@ -99,7 +100,7 @@ impl Host for KernelEnv {
 
 /// Implements the tables of one family with its maps.
 macro_rules! tables {
-    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $net:ident, $affinity:ident, $flow:ident) => {
+    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $net:ident, $affinity:ident, $flow:ident, $fragment:ident) => {
         impl Tables<$address> for KernelEnv {
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
@@ -168,12 +169,25 @@ macro_rules! tables {
                 // Not there: nothing to remove.
                 let _ = $flow.remove(key);
             }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<&Fragment<$address>> {
+                // SAFETY: the element stays mapped while the program runs. Another CPU may overwrite it with what became
+                // of a later packet of the same identification: any mix of the two is lost by its checksum.
+                unsafe { $fragment.get(key) }
+            }
+
+            #[inline(always)]
+            fn store_fragment(&mut self, key: &FragmentKey<$address>, fragment: &Fragment<$address>) {
+                // No room: the later fragments pass untranslated.
+                let _ = $fragment.insert(key, fragment, u64::from(BPF_ANY));
+            }
         }
     };
 }
 
-tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, SERVICE_NET_V4, AFFINITY_V4, FLOW_V4);
-tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, SERVICE_NET_V6, AFFINITY_V6, FLOW_V6);
+tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, SERVICE_NET_V4, AFFINITY_V4, FLOW_V4, FRAGMENT_V4);
+tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, SERVICE_NET_V6, AFFINITY_V6, FLOW_V6, FRAGMENT_V6);
 
 #[inline(always)]
 fn store_error(error: i32) -> StoreError {

@@ -7,14 +7,16 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkSto
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Frontend,
-    FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet,
+    SlotIndex,
 };
 
 const FRONTENDS: usize = 65_536;
 const SLOTS: usize = 262_144;
 const BACKENDS: usize = 131_072;
 const FLOWS: usize = 262_144;
+const FRAGMENTS: usize = 8_192;
 const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
 const AFFINITIES: usize = 65_536;
@@ -72,6 +74,10 @@ pub static PEER_V6: SkStorage<Peer<Ipv6>> = SkStorage::new();
 pub static DATAGRAM_V4: LruHashMap<DatagramKey<Ipv4>, Peer<Ipv4>, DATAGRAMS> = LruHashMap::new();
 #[btf_map(name = "datagram_v6")]
 pub static DATAGRAM_V6: LruHashMap<DatagramKey<Ipv6>, Peer<Ipv6>, DATAGRAMS> = LruHashMap::new();
+#[btf_map(name = "fragment_v4")]
+pub static FRAGMENT_V4: LruHashMap<FragmentKey<Ipv4>, Fragment<Ipv4>, FRAGMENTS> = LruHashMap::new();
+#[btf_map(name = "fragment_v6")]
+pub static FRAGMENT_V6: LruHashMap<FragmentKey<Ipv6>, Fragment<Ipv6>, FRAGMENTS> = LruHashMap::new();
 
 /// Not read by any program: names for people, kept beside what they name.
 #[btf_map(name = "service")]

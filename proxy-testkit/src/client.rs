@@ -90,6 +90,35 @@ pub fn ask_again(socket: &UdpSocket) -> io::Result<Answer> {
     Answer::parse(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()))
 }
 
+/// Asks with one datagram of `size` bytes. Gives the length of the answer, too.
+pub fn ask_udp_at_length(to: SocketAddr, size: usize) -> io::Result<(Answer, usize)> {
+    let socket = connect_udp(to)?;
+    socket.send(&vec![b'?'; size])?;
+    receive(&socket)
+}
+
+/// Asks with `count` datagrams of `size` bytes that leave the socket as one packet (UDP_SEGMENT, udp(7)): who cuts it is
+/// the device, or the kernel before a device that cannot.
+pub fn ask_in_segments(to: SocketAddr, size: u16, count: usize) -> io::Result<Vec<(Answer, usize)>> {
+    let socket = connect_udp(to)?;
+    let value = libc::c_int::from(size);
+    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: the option takes an int; its address and size are given.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), length)
+    };
+    Errno::result(result)?;
+    socket.send(&vec![b'?'; usize::from(size) * count])?;
+    (0..count).map(|_| receive(&socket)).collect()
+}
+
+fn receive(socket: &UdpSocket) -> io::Result<(Answer, usize)> {
+    let mut buffer = vec![0u8; 65536];
+    let length = socket.recv(&mut buffer)?;
+    let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+    Ok((Answer::parse(&text)?, length))
+}
+
 /// A reproducible stream of bytes: both ends of a comparison make it anew.
 #[derive(Clone, Debug)]
 struct Pattern(u64);

@@ -16,7 +16,7 @@ use nix::sys::socket;
 
 use crate::netns::NsHandle;
 
-/// TCP and UDP: answers `<pod> saw <address>` and, for TCP, closes.
+/// TCP and UDP: answers `<pod> saw <address>` and, for TCP, closes. UDP's answer is as long as what was asked.
 pub const WHO: u16 = 9000;
 /// TCP: sends back what it gets until the client closes.
 pub const ECHO: u16 = 7;
@@ -80,9 +80,12 @@ impl Servers {
         self.threads.push(thread::spawn(move || {
             let mut buffer = vec![0u8; 65536];
             while !stop.load(Ordering::Relaxed) {
-                if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                    // As long as the question, if that was longer.
+                    let mut answer = answer(&pod, peer).into_bytes();
+                    answer.resize(length.max(answer.len()), b' ');
                     // A client that is gone is not the server's concern.
-                    let _ = socket.send_to(answer(&pod, peer).as_bytes(), peer);
+                    let _ = socket.send_to(&answer, peer);
                 }
             }
         }));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proxy_common::datapath::Verdict;
 use proxy_common::maps::DropReason;
 use proxy_testkit::packets::Via::{Pod, Uplink};
-use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, icmp_error, tcp, udp, with_checksums};
+use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, fuzz, icmp_error, tcp, udp, with_checksums};
 
 /// A pod of the node, and the ClusterIP and the backend of a Service of the world, in one family.
 fn places(is_v4: bool) -> (&'static str, SocketAddr, SocketAddr) {
@@ -129,6 +129,12 @@ proptest! {
         prop_assert_eq!(zero_is_minus_zero(arrived(reply), start, offset), packet(is_tcp, vip, from, "SA", &payload));
     }
 
+    /// What the fuzzer looks for, with input that it has not chosen.
+    #[test]
+    fn any_sequence_of_packets_keeps_the_properties(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fuzz::run(&data);
+    }
+
     /// An ICMP error about a request, however much it quotes, arrives as if it were about the client's own packet.
     #[test]
     fn an_error_undoes_its_request(
@@ -151,6 +157,19 @@ proptest! {
         let mut error = HostPacket::new(icmp_error(sender, from.ip(), is_from_backend, &request.bytes, quoted));
         prop_assert_eq!(env.run(Hook::Egress, &mut error), Verdict::Translated);
         prop_assert_eq!(error.bytes, icmp_error(seen_sender, from.ip(), is_from_backend, &original, quoted));
+    }
+}
+
+/// What the fuzzer has found once: each file in `tests/fuzz` is an input that broke a property.
+#[test]
+fn what_the_fuzzer_found_stays_mended() {
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz")).unwrap() {
+        let path = file.unwrap().path();
+        if path.file_name().is_some_and(|name| name == ".gitkeep") {
+            continue;
+        }
+        println!("{}", path.display());
+        fuzz::run(&std::fs::read(path).unwrap());
     }
 }
 

@@ -7,6 +7,7 @@
 mod bench;
 mod cluster;
 mod demo;
+mod fuzz;
 mod image;
 mod interrupt;
 mod kind;
@@ -35,6 +36,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Image(image::Args),
     Kind(kind::Args),
     Cluster(cluster::Args),
@@ -56,6 +58,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Image(args) => image::run(args),
         Verb::Kind(args) => kind::run(args),
         Verb::Cluster(args) => cluster::run(args),

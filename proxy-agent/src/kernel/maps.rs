@@ -10,8 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Frontend, FrontendKey, Peer, RangeKey,
-    RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    Peer, RangeKey, RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -40,6 +40,8 @@ pub struct FamilyMaps<A: Address> {
     pub peer: Map<u32, Peer<A>>,
     /// `datagram_v4` or `datagram_v6`.
     pub datagram: Map<DatagramKey<A>, Peer<A>>,
+    /// `fragment_v4` or `fragment_v6`.
+    pub fragment: Map<FragmentKey<A>, Fragment<A>>,
 }
 
 /// All maps, opened.
@@ -78,6 +80,7 @@ impl MapSet {
                 flow: open.map(&spec::FLOW_V4)?,
                 peer: open.map(&spec::PEER_V4)?,
                 datagram: open.map(&spec::DATAGRAM_V4)?,
+                fragment: open.map(&spec::FRAGMENT_V4)?,
             },
             v6: FamilyMaps {
                 frontend: open.map(&spec::FRONTEND_V6)?,
@@ -89,6 +92,7 @@ impl MapSet {
                 flow: open.map(&spec::FLOW_V6)?,
                 peer: open.map(&spec::PEER_V6)?,
                 datagram: open.map(&spec::DATAGRAM_V6)?,
+                fragment: open.map(&spec::FRAGMENT_V6)?,
             },
             service: open.map(&spec::SERVICE)?,
             service_stats: open.map(&spec::SERVICE_STATS)?,

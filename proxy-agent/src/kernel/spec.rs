@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Frontend,
-    FrontendKey, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
+    ServiceNet, SlotIndex,
 };
 
 use crate::plan::Capacities;
@@ -132,6 +133,8 @@ const ONE: MapSize = MapSize { flag: None, of: |_| 1 };
 const DATAGRAMS: MapSize = MapSize { flag: Some("--max-datagrams"), of: |sizes| sizes.max_datagrams };
 /// As many as there are sockets.
 const SOCKETS: MapSize = MapSize { flag: None, of: |_| 0 };
+/// Packets in pieces that are on their way at once: each for a minute at most, and the oldest makes way.
+const FRAGMENTS: MapSize = MapSize { flag: None, of: |_| 8_192 };
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
 const DROP_REASONS: MapSize = MapSize { flag: None, of: |_| DropReason::ALL.len() as u32 };
 
@@ -158,13 +161,17 @@ pub(super) const DATAGRAM_V4: Spec<DatagramKey<Ipv4>, Peer<Ipv4>> =
     Spec::new("datagram_v4", MapKind::LruHash, DATAGRAMS);
 pub(super) const DATAGRAM_V6: Spec<DatagramKey<Ipv6>, Peer<Ipv6>> =
     Spec::new("datagram_v6", MapKind::LruHash, DATAGRAMS);
+pub(super) const FRAGMENT_V4: Spec<FragmentKey<Ipv4>, Fragment<Ipv4>> =
+    Spec::new("fragment_v4", MapKind::LruHash, FRAGMENTS);
+pub(super) const FRAGMENT_V6: Spec<FragmentKey<Ipv6>, Fragment<Ipv6>> =
+    Spec::new("fragment_v6", MapKind::LruHash, FRAGMENTS);
 pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES);
 pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> = Spec::new("service_stats", MapKind::PerCpuArray, SERVICES);
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS);
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 23] = [
+pub(super) const SHAPES: [Shape; 25] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -184,6 +191,8 @@ pub(super) const SHAPES: [Shape; 23] = [
     PEER_V6.shape,
     DATAGRAM_V4.shape,
     DATAGRAM_V6.shape,
+    FRAGMENT_V4.shape,
+    FRAGMENT_V6.shape,
     SERVICE.shape,
     SERVICE_STATS.shape,
     DROP_STATS.shape,

@@ -1,11 +1,13 @@
 //! Packets that leave through a device: replies to clients, and requests that are to be masqueraded.
 
+use super::family::locate;
 use super::flow;
+use super::fragment::{follow_first, note};
 use super::masquerade::{Masquerade, allocate, masquerade};
-use super::parse::{Parsed, parse, parse_error};
+use super::parse::{Awkward, Parsed, look_closer, parse, parse_any, parse_at, parse_error};
 use super::rewrite::{rewrite, rewrite_error};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::maps::{DropReason, FlowSide, FlowState};
+use crate::maps::{DropReason, FlowSide, FlowState, FragmentHook};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
 /// its flow asks for that.
@@ -13,15 +15,33 @@ use crate::maps::{DropReason, FlowSide, FlowState};
 pub fn egress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
     match translate::<A, E, P>(packet, env) {
         Step::Done(verdict) => verdict,
-        Step::Other => error::<A, E, P>(packet, env),
         Step::Slow => match begin_masquerade::<A, E, P>(packet, env) {
-            Ok(()) => match translate::<A, E, P>(packet, env) {
-                Step::Done(verdict) => verdict,
-                // The flow was evicted in between.
-                Step::Slow | Step::Other => Verdict::Drop(DropReason::FlowTable),
-            },
+            Ok(()) => begun(translate::<A, E, P>(packet, env)),
             Err(reason) => Verdict::Drop(reason),
         },
+        Step::Other => match look_closer::<A, P>(packet) {
+            Awkward::Other => Verdict::Pass,
+            Awkward::Icmp => error::<A, E, P>(packet, env),
+            Awkward::Later => follow_first::<A, E, P>(packet, env, FragmentHook::Egress),
+            Awkward::Transport => match translate_awkward::<A, E, P>(packet, env) {
+                Step::Done(verdict) => verdict,
+                Step::Other => Verdict::Pass,
+                Step::Slow => match begin_masquerade::<A, E, P>(packet, env) {
+                    Ok(()) => begun(translate_awkward::<A, E, P>(packet, env)),
+                    Err(reason) => Verdict::Drop(reason),
+                },
+            },
+        },
+    }
+}
+
+/// What came of a packet that was translated once more, after its flow had got its masquerade address.
+#[inline(always)]
+fn begun(step: Step) -> Verdict {
+    match step {
+        Step::Done(verdict) => verdict,
+        // The flow was evicted in between.
+        Step::Slow | Step::Other => Verdict::Drop(DropReason::FlowTable),
     }
 }
 
@@ -42,6 +62,25 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
     Step::Done(rewrite(packet, &parsed, &to))
 }
 
+/// The same for first fragments, and packets with extension headers.
+#[inline(never)]
+fn translate_awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Step {
+    let place = locate::<A, P>(packet);
+    let Some(parsed) = parse_at::<A, P>(packet, place) else {
+        return Step::Other;
+    };
+    let mut to = parsed.tuple;
+    if !undo_dnat(env, &parsed, packet.length(), &mut to) {
+        match masquerade(env, &parsed, &mut to) {
+            Masquerade::NotAsked => return Step::Done(Verdict::Pass),
+            Masquerade::Yet => return Step::Slow,
+            Masquerade::Known => {}
+        }
+    }
+    note(env, place, &parsed.tuple, &to, FragmentHook::Egress);
+    Step::Done(rewrite(packet, &parsed, &to))
+}
+
 /// ICMP errors about packets of a flow.
 #[inline(never)]
 fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
@@ -58,7 +97,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 /// The first packet of a flow that leaves the node under another address.
 #[inline(never)]
 fn begin_masquerade<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Result<(), DropReason> {
-    match parse::<A, P>(packet) {
+    match parse_any::<A, P>(packet) {
         Some(parsed) => allocate(env, &parsed.tuple),
         None => Ok(()),
     }

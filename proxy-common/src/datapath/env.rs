@@ -2,8 +2,8 @@
 
 use crate::addr::Address;
 use crate::maps::{
-    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, Masquerade, RangeKey,
-    ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Masquerade,
+    RangeKey, ServiceCounters, ServiceNet,
 };
 
 /// The maps of one address family.
@@ -37,6 +37,12 @@ pub trait Tables<A: Address> {
 
     /// Removes a flow's entry on one side, if it is there.
     fn delete_flow(&mut self, key: &FlowKey<A>);
+
+    /// What became of the first fragment of a packet.
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<&Fragment<A>>;
+
+    /// Notes it for the others. Where there is no room, one that was noted earlier makes way.
+    fn store_fragment(&mut self, key: &FragmentKey<A>, fragment: &Fragment<A>);
 }
 
 /// What to do about an entry that is already there.

@@ -21,20 +21,80 @@ pub struct IpHeader<A> {
     pub next: usize,
 }
 
+/// Where the transport header of a packet stands, whatever there is before it. Aligned as one word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What tells the pieces of one packet from those of another: the IP identification. 0 for a whole packet.
+    pub id: [u8; 4],
+    /// Offset of the transport header, counted from the packet's beginning.
+    pub next: u16,
+    /// IP protocol number of the transport header. Of any but the first piece, what that piece says.
+    pub proto: u8,
+    /// Which part of a packet this is.
+    pub part: Part,
+}
+
+/// Which part of a packet was received.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The fragment with the transport header.
+    First,
+    /// Another fragment.
+    Later,
+    /// None of it is for us.
+    Nothing,
+}
+
+impl Place {
+    /// Where there is nothing to be found.
+    const NOWHERE: Self = Self { id: [0; 4], next: 0, proto: 0, part: Part::Nothing };
+}
+
+/// Finds the transport header of a packet, behind extension headers as well: see [`Family::place_at`].
+///
+/// A function of its own, whose answer is one register: an `Option` in the caller's frame would leave bytes undefined.
+#[inline(never)]
+pub(super) fn locate<A: Family, P: Packet>(packet: &P) -> Place {
+    A::place_at(packet, 0).unwrap_or(Place::NOWHERE)
+}
+
+/// The same for the packet that an ICMP error quotes at `at`.
+#[inline(never)]
+pub(super) fn locate_quoted<A: Family, P: Packet>(packet: &P, at: u16) -> Place {
+    A::place_at(packet, usize::from(at)).unwrap_or(Place::NOWHERE)
+}
+
+/// How many extension headers are looked at.
+const EXTENSIONS: usize = 6;
+/// Most bytes that the IP header and its extensions may have together: what lies beyond is not read.
+const EXTENDED: usize = 128;
+
 /// An address family with its headers.
 pub trait Family: Address {
     /// ICMP type and code of "port unreachable".
     const PORT_UNREACHABLE: [u8; 2];
 
-    /// Reads the IP header at `at`. `None` where it is not one, or where no transport header follows, as in
-    /// any but the first fragment.
+    /// Whether the protocol number is a part of what fragments have in common: it is in RFC 791, not in RFC 8200.
+    const FRAGMENTS_BY_PROTO: bool;
+
+    /// Reads the IP header at `at`. `None` where it is not one, and for fragments: see [`place_at`](Self::place_at).
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>>;
 
     /// Bytes of the packet, its IP header included, as that header says. Behind them there may be padding of the link.
     fn total_length<P: Packet>(packet: &P) -> Option<u32>;
 
-    /// Whether more of the packet comes in others. One that does not begin it is no packet here in any case.
-    fn is_fragment<P: Packet>(packet: &P) -> bool;
+    /// Finds the transport header behind the IP header at `at`, behind extension headers as well. `None` where there
+    /// is no IP header, or where what it says is not for us: a chain that is cut or too long, a packet that is on its
+    /// way to another address first (a routing header with segments left).
+    fn place_at<P: Packet>(packet: &P, at: usize) -> Option<Place>;
+
+    /// Offset of the end of the packet, as its IP header says; a packet that is too long to say it (RFC 2675, and the
+    /// kernel's "big TCP") ends with the buffer.
+    fn end<P: Packet>(packet: &P) -> u32;
 
     /// Whether an ICMP type is an error that quotes a packet. Redirects are none: a translated one would
     /// poison the client's routes.
@@ -54,15 +114,21 @@ pub trait Family: Address {
     fn masquerade_address(device: &Device) -> Self;
 }
 
+/// "More fragments", beside the offset of a fragment in an IPv4 header (RFC 791 §3.1).
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// The offset itself, in units of 8 bytes.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
 impl Family for Ipv4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const FRAGMENTS_BY_PROTO: bool = true;
 
     #[inline(always)]
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>> {
         let [version_ihl, _, _, _, _, _, frag_high, frag_low, _, proto, _, _]: [u8; 12] = packet.load(at)?;
         let ihl = usize::from(version_ihl & 0x0f) * 4;
-        let is_first = u16::from_be_bytes([frag_high, frag_low]) & 0x1fff == 0;
-        if version_ihl >> 4 != 4 || ihl < Self::HEADER || !is_first {
+        let is_fragment = u16::from_be_bytes([frag_high, frag_low]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0;
+        if version_ihl >> 4 != 4 || ihl < Self::HEADER || is_fragment {
             return None;
         }
         let src = packet.load(at + Self::SRC)?;
@@ -76,9 +142,29 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn is_fragment<P: Packet>(packet: &P) -> bool {
-        // The flag MF (RFC 791 §3.1).
-        packet.load::<[u8; 2]>(6).is_none_or(|[flags, _]| flags & 0x20 != 0)
+    fn place_at<P: Packet>(packet: &P, at: usize) -> Option<Place> {
+        let [version_ihl, _, _, _, id_high, id_low, frag_high, frag_low, _, proto, _, _]: [u8; 12] = packet.load(at)?;
+        let ihl = usize::from(version_ihl & 0x0f) * 4;
+        if version_ihl >> 4 != 4 || ihl < Self::HEADER {
+            return None;
+        }
+        let fragment = u16::from_be_bytes([frag_high, frag_low]);
+        let (id, part) = if fragment & FRAGMENT_OFFSET != 0 {
+            ([0, 0, id_high, id_low], Part::Later)
+        } else if fragment & MORE_FRAGMENTS != 0 {
+            ([0, 0, id_high, id_low], Part::First)
+        } else {
+            ([0; 4], Part::Whole)
+        };
+        Some(Place { id, next: (at + ihl) as u16, proto, part })
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P) -> u32 {
+        match packet.load(2).map_or(0, u16::from_be_bytes) {
+            0 => packet.length(),
+            total => u32::from(total),
+        }
     }
 
     #[inline(always)]
@@ -129,6 +215,7 @@ impl Family for Ipv4 {
 
 impl Family for Ipv6 {
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const FRAGMENTS_BY_PROTO: bool = false;
 
     #[inline(always)]
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>> {
@@ -147,9 +234,59 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn is_fragment<P: Packet>(_packet: &P) -> bool {
-        // It has an extension header, and so is not read at all.
-        false
+    fn place_at<P: Packet>(packet: &P, at: usize) -> Option<Place> {
+        let [version, _, _, _, _, _, mut proto, _]: [u8; 8] = packet.load(at)?;
+        if version >> 4 != 6 {
+            return None;
+        }
+        let (mut id, mut part) = ([0; 4], Part::Whole);
+        let mut behind = Self::HEADER;
+        for _ in 0..EXTENSIONS {
+            let header = at + behind;
+            behind += match proto {
+                // RFC 8200 §4.3, §4.6: hop-by-hop and destination options.
+                0 | 60 => {
+                    let [next, length]: [u8; 2] = packet.load(header)?;
+                    proto = next;
+                    (usize::from(length) + 1) * 8
+                }
+                // §4.4: routing. While segments are left, the destination is not the last one.
+                43 => {
+                    let [next, length, _, left]: [u8; 4] = packet.load(header)?;
+                    if left != 0 {
+                        return None;
+                    }
+                    proto = next;
+                    (usize::from(length) + 1) * 8
+                }
+                // §4.5: fragment.
+                44 => {
+                    let [next, _, high, low, a, b, c, d]: [u8; 8] = packet.load(header)?;
+                    proto = next;
+                    let fragment = u16::from_be_bytes([high, low]);
+                    if fragment & 0xfff8 != 0 {
+                        return Some(Place { id: [a, b, c, d], next: 0, proto, part: Part::Later });
+                    }
+                    if fragment & 1 != 0 {
+                        (id, part) = ([a, b, c, d], Part::First);
+                    }
+                    8
+                }
+                _ => return Some(Place { id, next: header as u16, proto, part }),
+            };
+            if behind > EXTENDED {
+                return None;
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn end<P: Packet>(packet: &P) -> u32 {
+        match packet.load(4).map_or(0, u16::from_be_bytes) {
+            0 => packet.length(),
+            payload => u32::from(payload) + Self::HEADER as u32,
+        }
     }
 
     #[inline(always)]

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`packet`](Packet), [`env`](Env) | the two traits that a hook implements |
 //! | `family` | the headers of the two families |
-//! | `parse` | header to [`Tuple`]; ICMP errors speak of the packet they quote |
+//! | `parse` | headers to [`Tuple`]; ICMP errors speak of the packet they quote |
+//! | `fragment` | fragments without ports, which go where the first one went |
 //! | `ingress` | towards the backend: undo the masquerade of replies, DNAT requests |
 //! | `egress` | towards the wire: undo the DNAT of replies, masquerade requests |
 //! | [`select`](select()) | frontend to backend: the rules of a Service, without a packet |
@@ -27,6 +28,7 @@ mod egress;
 mod env;
 mod family;
 mod flow;
+mod fragment;
 mod ingress;
 mod masquerade;
 mod packet;
@@ -38,7 +40,7 @@ pub mod socket;
 
 pub use egress::egress;
 pub use env::{Client, Env, Host, Origin, StoreError, StoreMode, Tables};
-pub use family::{Family, IpHeader};
+pub use family::{Family, IpHeader, Part, Place};
 pub use flow::idle_limit;
 pub use ingress::{ingress, is_reply};
 pub use masquerade::MASQUERADE_PORTS;
@@ -74,7 +76,7 @@ pub enum Verdict {
 enum Step {
     /// Nothing.
     Done(Verdict),
-    /// It is of no protocol that Services have: an ICMP error, perhaps.
+    /// It is no whole packet of a protocol that Services have, right behind its IP header: an ICMP error, perhaps, or a fragment.
     Other,
     /// What is not done for most packets.
     Slow,

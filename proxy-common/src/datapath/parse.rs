@@ -1,7 +1,7 @@
 //! From header bytes to addresses and ports.
 
 use super::Packet;
-use super::family::{Family, IpHeader};
+use super::family::{Family, Part, Place, locate, locate_quoted};
 use crate::addr::Address;
 use crate::maps::{FlowKey, FlowSide, SCTP, TCP, UDP};
 
@@ -149,47 +149,133 @@ impl TcpFlags {
     }
 }
 
-/// Reads a TCP, UDP or SCTP packet.
+/// Reads a TCP, UDP or SCTP packet of the common kind: whole, and without IPv6 extension headers.
 #[inline(always)]
 pub(super) fn parse<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
     let header = A::read_header(packet, 0)?;
-    let (kind, flags) = match header.proto {
+    parse_transport(packet, header.src, header.dst, header.proto, header.next)
+}
+
+/// Reads a TCP or UDP packet of any kind. `None` for any but the first fragment: it has no ports.
+#[inline(always)]
+pub(super) fn parse_any<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
+    parse_at(packet, locate::<A, P>(packet))
+}
+
+/// The same, where the transport header has been found already.
+#[inline(always)]
+pub(super) fn parse_at<A: Family, P: Packet>(packet: &P, place: Place) -> Option<Parsed<A>> {
+    if place.part != Part::Whole && place.part != Part::First {
+        return None;
+    }
+    parse_transport(packet, packet.load(A::SRC)?, packet.load(A::DST)?, place.proto, usize::from(place.next))
+}
+
+#[inline(always)]
+fn parse_transport<A: Family, P: Packet>(packet: &P, src: A, dst: A, proto: u8, next: usize) -> Option<Parsed<A>> {
+    let (kind, flags) = match proto {
         // To the end of the header, as the checksum is needed as well as the flags.
-        TCP => (Kind::Tcp, packet.load::<[u8; 8]>(header.next + 12)?[1]),
+        TCP => (Kind::Tcp, packet.load::<[u8; 8]>(next + 12)?[1]),
         UDP => (Kind::Udp, 0),
         // To the end of the first chunk's header; the chunks that matter here stand first or alone.
-        SCTP => (Kind::Sctp, TcpFlags::of_chunk(packet.load::<[u8; 8]>(header.next + 8)?[4])),
+        SCTP => (Kind::Sctp, TcpFlags::of_chunk(packet.load::<[u8; 8]>(next + 8)?[4])),
         _ => return None,
     };
-    let tuple = with_ports(packet, &header)?;
+    let tuple = with_ports(packet, src, dst, proto, next)?;
     let quote = Quote { header: 0, transport: 0 };
-    Some(Parsed { tuple, quote, transport: header.next as u16, flags: TcpFlags(flags), kind })
+    Some(Parsed { tuple, quote, transport: next as u16, flags: TcpFlags(flags), kind })
 }
 
-/// Reads an ICMP error that quotes a TCP, UDP or SCTP packet.
+/// Reads an ICMP error that quotes a TCP, UDP or SCTP packet, or the first fragment of one.
 #[inline(always)]
 pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>> {
-    let outer = A::read_header(packet, 0)?;
+    let outer = locate::<A, P>(packet);
+    let icmp = usize::from(outer.next);
     // Never one byte alone: the verifier learns nothing from comparing a pointer as it is with the end.
-    let [icmp_type, _]: [u8; 2] = packet.load(outer.next)?;
-    if outer.proto != A::ICMP || !A::is_error(icmp_type) {
+    let [icmp_type, _]: [u8; 2] = packet.load(icmp)?;
+    if outer.part != Part::Whole || outer.proto != A::ICMP || !A::is_error(icmp_type) {
         return None;
     }
-    let header = outer.next + ICMP_HEADER;
-    let quoted = A::read_header(packet, header)?;
-    if quoted.proto != TCP && quoted.proto != UDP && quoted.proto != SCTP {
+    let header = icmp + ICMP_HEADER;
+    let quoted = locate_quoted::<A, P>(packet, header as u16);
+    if (quoted.part != Part::Whole && quoted.part != Part::First) || !has_ports(quoted.proto) {
         return None;
     }
-    let tuple = with_ports(packet, &quoted)?.swapped();
-    let quote = Quote { header: header as u16, transport: quoted.next as u16 };
-    Some(Parsed { tuple, quote, transport: outer.next as u16, flags: TcpFlags(0), kind: Kind::Error })
+    let (src, dst) = (packet.load(header + A::SRC)?, packet.load(header + A::DST)?);
+    let tuple = with_ports(packet, src, dst, quoted.proto, usize::from(quoted.next))?.swapped();
+    let quote = Quote { header: header as u16, transport: quoted.next };
+    Some(Parsed { tuple, quote, transport: outer.next, flags: TcpFlags(0), kind: Kind::Error })
+}
+
+/// Whether a protocol is one that Services have: all begin with the two ports.
+#[inline(always)]
+fn has_ports(proto: u8) -> bool {
+    proto == TCP || proto == UDP || proto == SCTP
 }
 
 #[inline(always)]
-fn with_ports<A: Address, P: Packet>(packet: &P, header: &IpHeader<A>) -> Option<Tuple<A>> {
+fn with_ports<A: Address, P: Packet>(packet: &P, src: A, dst: A, proto: u8, next: usize) -> Option<Tuple<A>> {
     // 8 bytes: a whole UDP header, and all that an ICMP error must quote (RFC 792).
-    let [a, b, c, d, _, _, _, _]: [u8; 8] = packet.load(header.next)?;
-    Some(Tuple { src: header.src, dst: header.dst, src_port: [a, b], dst_port: [c, d], proto: header.proto })
+    let [a, b, c, d, _, _, _, _]: [u8; 8] = packet.load(next)?;
+    Some(Tuple { src, dst, src_port: [a, b], dst_port: [c, d], proto })
+}
+
+/// What a packet is that is no whole TCP or UDP packet right behind its IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awkward {
+    /// Nothing that is translated.
+    Other,
+    /// An ICMP packet.
+    Icmp,
+    /// TCP or UDP: the first fragment, or behind extension headers.
+    Transport,
+    /// A fragment without ports.
+    Later,
+}
+
+/// Tells what such a packet is.
+#[inline(always)]
+pub(super) fn look_closer<A: Family, P: Packet>(packet: &P) -> Awkward {
+    let place = locate::<A, P>(packet);
+    match place.part {
+        Part::Nothing => Awkward::Other,
+        Part::Later => Awkward::Later,
+        _ if has_ports(place.proto) => Awkward::Transport,
+        _ if place.proto == A::ICMP => Awkward::Icmp,
+        _ => Awkward::Other,
+    }
+}
+
+/// Whether a TCP or UDP packet is as long as its headers say, and they as long as they must be. One that is not the kernel
+/// would drop, so it begins no flow and is not answered.
+#[inline(never)]
+pub(super) fn is_sound<A: Family, P: Packet>(packet: &P, place: Place) -> bool {
+    let end = A::end(packet);
+    let room = end.saturating_sub(u32::from(place.next));
+    if end > packet.length() {
+        return false;
+    }
+    if place.proto == TCP {
+        let header = tcp_header(packet, usize::from(place.next));
+        return (20..=room).contains(&header);
+    }
+    if place.proto == SCTP {
+        // A header and the first chunk's.
+        return room >= 16;
+    }
+    let Some([high, low]) = packet.load::<[u8; 2]>(usize::from(place.next) + 4) else {
+        return false;
+    };
+    // The length of the whole datagram, of which this may be the first fragment. RFC 2675 §4: a jumbogram has none.
+    let datagram = u32::from(u16::from_be_bytes([high, low]));
+    room >= 8
+        && ((datagram >= 8 && (datagram <= room || place.part == Part::First)) || (datagram == 0 && room > 0xffff))
+}
+
+/// Bytes in a TCP header, options included; 0 where there is none.
+#[inline(always)]
+pub(super) fn tcp_header<P: Packet>(packet: &P, at: usize) -> u32 {
+    packet.load::<[u8; 2]>(at + 12).map_or(0, |[offset, _]| u32::from(offset >> 4) * 4)
 }
 
 /// Bytes in an ICMP header of either family.

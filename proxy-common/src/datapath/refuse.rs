@@ -4,7 +4,8 @@
 //! A socket turns any of them into ECONNREFUSED at once, as after the REJECT of kube-proxy.
 
 use super::checksum::Delta;
-use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, parse};
+use super::family::{Part, locate};
+use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, parse_at, tcp_header};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM};
 use super::{Env, Family, Packet, Tuple, Verdict, crc32c};
 use crate::addr::Address;
@@ -22,12 +23,17 @@ const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
 /// Turns a TCP, UDP or SCTP packet into its refusal.
 #[inline(never)]
 pub(super) fn refuse<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, reason: DropReason) -> Verdict {
-    let Some(parsed) = parse::<A, P>(packet) else {
+    let place = locate::<A, P>(packet);
+    let Some(parsed) = parse_at::<A, P>(packet, place) else {
         return Verdict::Pass;
     };
     // A RST or ABORT is never answered, or two hosts could go on for ever; nor is what did not come from one host (RFC 1122
     // §3.2.2), nor a part of a packet, of which too little is known.
-    if parsed.flags.0 & TcpFlags::RST != 0 || !parsed.tuple.src.is_unicast() || A::is_fragment(packet) {
+    // Where IPv6 extension headers are in the way, there is no room for an answer but UDP's.
+    let is_extended = A::HEADER_CHECKSUM.is_none() && parsed.transport() != A::HEADER;
+    let is_in_the_way = is_extended && (parsed.kind != Kind::Udp || parsed.transport() + UDP_HEADER > QUOTED_WORDS * 4);
+    let is_whole = place.part == Part::Whole && !is_in_the_way;
+    if parsed.flags.0 & TcpFlags::RST != 0 || !parsed.tuple.src.is_unicast() || !is_whole {
         return Verdict::Drop(DropReason::NoBackendSilent);
     }
     let now = env.now();
@@ -56,8 +62,8 @@ fn reset<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Option<()>
     let checksum_at = tcp + TCP_CHECKSUM;
     let sequence: [u8; 4] = packet.load(tcp + 4)?;
     let acknowledgement: [u8; 4] = packet.load(tcp + 8)?;
-    let [data_offset, _]: [u8; 2] = packet.load(tcp + 12)?;
-    let payload = packet.length().saturating_sub(tcp as u32 + u32::from(data_offset >> 4) * 4);
+    // Not the buffer's length: a short Ethernet frame is padded.
+    let payload = A::end(packet).saturating_sub(tcp as u32 + tcp_header(packet, tcp));
     let is_partial = packet.is_checksum_partial(checksum_at)?;
     packet.truncate((tcp + TCP_HEADER) as u32)?;
 

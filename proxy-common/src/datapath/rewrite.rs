@@ -26,6 +26,17 @@ pub(super) fn rewrite_error<A: Family, P: Packet>(packet: &mut P, parsed: &Parse
     verdict(rewrite_quote(packet, parsed, to))
 }
 
+/// Gives a fragment without ports other addresses. The checksum that covers them as well is in the first fragment.
+#[inline(always)]
+pub(super) fn rewrite_addresses<A: Family, P: Packet>(packet: &mut P, src: (A, A), dst: (A, A)) -> Verdict {
+    let mut write = || {
+        let mut change = replace_address(packet, A::SRC, src.0, src.1)?;
+        change.merge(replace_address(packet, A::DST, dst.0, dst.1)?);
+        fix_header_checksum::<A, P>(packet, 0, change).map(drop)
+    };
+    verdict(write())
+}
+
 /// A packet that could not be written may be half changed: it has to be dropped.
 #[inline(always)]
 fn verdict(rewritten: Option<()>) -> Verdict {

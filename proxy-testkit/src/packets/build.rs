@@ -159,10 +159,7 @@ pub fn icmp_error(from: IpAddr, to: IpAddr, is_port: bool, packet: &[u8], length
             } else {
                 Icmpv6Type::PacketTooBig { mtu: 1_400 }
             };
-            let header = Icmpv6Header::with_checksum(kind, src.octets(), dst.octets(), quote);
-            let mut message = header.map(|header| header.to_bytes().to_vec()).unwrap_or_default();
-            message.extend_from_slice(quote);
-            ip(from, to, IpNumber::IPV6_ICMP, &message, &[])
+            icmp_v6(src, dst, kind, quote)
         }
         _ => panic_mixed(),
     }
@@ -175,6 +172,38 @@ pub fn redirect(from: IpAddr, to: IpAddr, packet: &[u8]) -> Vec<u8> {
         gateway_internet_address: [10, 244, 1, 9],
     });
     icmp_v4(from, to, kind, packet.get(..28).unwrap_or_default())
+}
+
+/// An ICMP echo request.
+pub fn echo(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            icmp_v4(from, to, Icmpv4Type::EchoRequest(etherparse::IcmpEchoHeader { id: 7, seq: 1 }), b"ping")
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let kind = Icmpv6Type::EchoRequest(etherparse::IcmpEchoHeader { id: 7, seq: 1 });
+            icmp_v6(src, dst, kind, b"ping")
+        }
+        _ => panic_mixed(),
+    }
+}
+
+/// An ICMPv6 redirect that quotes a packet, as far as the datapath looks.
+pub fn redirect_v6(from: IpAddr, to: IpAddr, packet: &[u8]) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let kind = Icmpv6Type::Unknown { type_u8: 137, code_u8: 0, bytes5to8: [0; 4] };
+            icmp_v6(src, dst, kind, packet.get(..48).unwrap_or_default())
+        }
+        _ => panic_mixed(),
+    }
+}
+
+fn icmp_v6(src: std::net::Ipv6Addr, dst: std::net::Ipv6Addr, kind: Icmpv6Type, payload: &[u8]) -> Vec<u8> {
+    let header = Icmpv6Header::with_checksum(kind, src.octets(), dst.octets(), payload);
+    let mut message = header.map(|header| header.to_bytes().to_vec()).unwrap_or_default();
+    message.extend_from_slice(payload);
+    ip(src.into(), dst.into(), IpNumber::IPV6_ICMP, &message, &[])
 }
 
 fn icmp_v4(from: IpAddr, to: IpAddr, kind: Icmpv4Type, quote: &[u8]) -> Vec<u8> {
@@ -215,6 +244,82 @@ fn ip(from: IpAddr, to: IpAddr, proto: IpNumber, payload: &[u8], options: &[u8])
     };
     packet.extend_from_slice(payload);
     packet
+}
+
+/// A packet in pieces: the payload of its IP header cut every `length` bytes, which are a multiple of 8.
+pub fn fragments(packet: &[u8], id: u16, length: usize) -> Vec<Vec<u8>> {
+    let is_v4 = packet.first().is_some_and(|byte| byte >> 4 == 4);
+    let header = if is_v4 { usize::from(packet.first().copied().unwrap_or(0) & 0xf) * 4 } else { 40 };
+    let (header, payload) = packet.split_at(header.min(packet.len()));
+    let count = payload.len().div_ceil(length);
+    let piece = |(number, piece): (usize, &[u8])| {
+        let is_last = number + 1 == count;
+        let offset = u16::try_from(number * length).unwrap_or(0);
+        if is_v4 { piece_v4(header, id, offset, is_last, piece) } else { piece_v6(header, id, offset, is_last, piece) }
+    };
+    payload.chunks(length).enumerate().map(piece).collect()
+}
+
+fn piece_v4(header: &[u8], id: u16, offset: u16, is_last: bool, piece: &[u8]) -> Vec<u8> {
+    let mut packet = header.to_vec();
+    let length = u16::try_from(header.len() + piece.len()).unwrap_or(0);
+    let more = if is_last { 0 } else { 0x2000 };
+    put(&mut packet, 2, length);
+    put(&mut packet, 4, id);
+    put(&mut packet, 6, more | (offset / 8));
+    put(&mut packet, 10, 0);
+    let mut packet = with_checksums(packet, 0, 10);
+    packet.extend_from_slice(piece);
+    packet
+}
+
+fn piece_v6(header: &[u8], id: u16, offset: u16, is_last: bool, piece: &[u8]) -> Vec<u8> {
+    let mut packet = header.to_vec();
+    let proto = packet.get(6).copied().unwrap_or(0);
+    put(&mut packet, 4, u16::try_from(8 + piece.len()).unwrap_or(0));
+    if let Some(next) = packet.get_mut(6) {
+        *next = 44;
+    }
+    packet.extend([proto, 0, 0, 0, 0xab, 0xcd, 0, 0]);
+    put(&mut packet, 42, offset | u16::from(!is_last));
+    put(&mut packet, 46, id);
+    packet.extend_from_slice(piece);
+    packet
+}
+
+/// An IPv6 packet with extension headers of these numbers before its transport header, 8 bytes each. Routing headers
+/// have `left` segments left.
+pub fn with_extensions(packet: &[u8], extensions: &[u8], left: u8) -> Vec<u8> {
+    let (header, payload) = packet.split_at(40.min(packet.len()));
+    let mut packet = header.to_vec();
+    let mut number_at = 6;
+    let proto = packet.get(6).copied().unwrap_or(0);
+    put(&mut packet, 4, u16::try_from(8 * extensions.len() + payload.len()).unwrap_or(0));
+    for &number in extensions {
+        if let Some(next) = packet.get_mut(number_at) {
+            *next = number;
+        }
+        number_at = packet.len();
+        packet.extend(match number {
+            43 => [0, 0, 4, left, 0, 0, 0, 0],
+            // An atomic fragment (RFC 6946): all of the packet.
+            44 => [0, 0, 0, 0, 1, 2, 3, 4],
+            // PadN.
+            _ => [0, 0, 1, 4, 0, 0, 0, 0],
+        });
+    }
+    if let Some(next) = packet.get_mut(number_at) {
+        *next = proto;
+    }
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Overwrites two bytes by a number in network order.
+pub fn put(packet: &mut [u8], at: usize, number: u16) {
+    if let Some(place) = packet.get_mut(at..at + 2) {
+        place.copy_from_slice(&number.to_be_bytes());
+    }
 }
 
 /// Completes the checksum of a packet whose sender left it to the device, as the kernel would at last:

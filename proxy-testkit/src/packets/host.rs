@@ -10,14 +10,14 @@ use proxy_common::datapath::{
     Host, Origin, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
 };
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, Device, Flow, FlowKey, Frontend, FrontendKey, RangeKey,
-    ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
+    RangeKey, ServiceCounters, ServiceNet,
 };
 
 use super::{Done, Executor, Hook, NODE, Via, World};
 
 /// Maps of one family in memory.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct FamilyMaps<A: Address> {
     frontends: HashMap<FrontendKey<A>, Frontend>,
     slots: Vec<u32>,
@@ -26,9 +26,11 @@ struct FamilyMaps<A: Address> {
     service_nets: Vec<ServiceNet<A>>,
     affinities: HashMap<AffinityKey<A>, Affinity>,
     flows: HashMap<FlowKey<A>, Flow<A>>,
+    fragments: HashMap<FragmentKey<A>, Fragment<A>>,
 }
 
 /// The core's surroundings in memory.
+#[derive(Clone)]
 pub struct HostEnv {
     v4: FamilyMaps<Ipv4>,
     v6: FamilyMaps<Ipv6>,
@@ -133,6 +135,7 @@ where
         service_nets: tables.service_nets.clone(),
         affinities: tables.affinities.iter().copied().collect(),
         flows: HashMap::new(),
+        fragments: HashMap::new(),
     }
 }
 
@@ -240,6 +243,14 @@ macro_rules! tables {
             fn delete_flow(&mut self, key: &FlowKey<$address>) {
                 self.$field.flows.remove(key);
             }
+
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<&Fragment<$address>> {
+                self.$field.fragments.get(key)
+            }
+
+            fn store_fragment(&mut self, key: &FragmentKey<$address>, fragment: &Fragment<$address>) {
+                self.$field.fragments.insert(*key, *fragment);
+            }
         }
     };
 }
@@ -262,17 +273,22 @@ impl HostPacket {
     }
 }
 
+/// The hooks in the kernel mask offsets, for the verifier's sake: one above would reach another place.
+const MAX_OFFSET: usize = 0xff;
+
 impl Packet for HostPacket {
     fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
+        assert!(offset <= MAX_OFFSET, "a load at {offset}");
         let bytes = self.bytes.get(offset..offset.checked_add(size_of::<T>())?)?;
         Some(bytemuck::pod_read_unaligned(bytes))
     }
 
     fn store<T: Pod>(&mut self, offset: usize, value: T) -> Option<()> {
+        assert!(offset <= MAX_OFFSET, "a store at {offset}");
         let place = self.bytes.get_mut(offset..offset.checked_add(size_of::<T>())?)?;
         place.copy_from_slice(bytemuck::bytes_of(&value));
         Some(())

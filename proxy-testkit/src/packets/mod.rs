@@ -4,11 +4,15 @@
 //! it, byte for byte. Flows that a step opens are there for the next.
 
 mod build;
+pub mod fuzz;
 mod host;
 mod table;
 mod world;
 
-pub use build::{Flags, icmp_error, redirect, sctp, tcp, tcp_with_options, udp, udp_without_checksum, with_checksums};
+pub use build::{
+    Flags, echo, fragments, icmp_error, put, redirect, redirect_v6, sctp, tcp, tcp_with_options, udp,
+    udp_without_checksum, with_checksums, with_extensions,
+};
 pub use host::{HostEnv, HostExecutor, HostPacket};
 pub use table::scenarios;
 pub use world::{LOCAL_NODE_PORT, NODE, Places, Tables, World};

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests end at the first thing that is not as it should be")]
 
 mod affinity;
+mod awkward;
 mod bystanders;
 mod changes;
 mod clsact;

@@ -9,6 +9,7 @@
 
 mod bpf_linker;
 mod bpffs;
+mod cargo_fuzz;
 mod components;
 mod core_source;
 mod debian;
@@ -34,6 +35,8 @@ use step::{Lack, Look, Mender, Step};
 pub enum Needs {
     /// To compile, lint and run the tests that stay in user space. Takes no root where the packages are there.
     Build,
+    /// To run the fuzzer as well.
+    Fuzz,
     /// To load programs into the kernel and to make networks as well. Takes root.
     Kernel,
     /// To run Kubernetes' control plane as well: Go, and what is built with it.
@@ -69,6 +72,9 @@ fn steps(needs: Needs) -> Vec<Box<dyn Step>> {
     steps.push(Box::new(components::Components));
     steps.push(Box::new(core_source::CoreSource));
     steps.push(Box::new(bpf_linker::BpfLinker));
+    if needs == Needs::Fuzz {
+        steps.push(Box::new(cargo_fuzz::CargoFuzz));
+    }
     if needs >= Needs::Kernel {
         steps.push(Box::new(bpffs::Bpffs));
     }

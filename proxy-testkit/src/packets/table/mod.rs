@@ -5,13 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use super::Via::{self, Pod, Uplink};
 
 mod errors;
+mod extensions;
 mod forward;
+mod lies;
+mod pieces;
 mod ports;
 
-use super::build::{abort_of, reset_of};
+use super::build::{abort_of, fragments, reset_of};
 use super::world::{Places, REMOTE_NODE_PORT};
 use super::{
-    Expect, Flags, Hook, Scenario, Step, icmp_error, redirect, sctp, tcp, tcp_with_options, udp, udp_without_checksum,
+    Expect, Flags, Hook, Scenario, Step, echo, icmp_error, redirect, sctp, tcp, tcp_with_options, udp,
+    udp_without_checksum,
 };
 
 /// Every scenario, in both families where it has a meaning in both.
@@ -24,10 +28,14 @@ pub fn scenarios() -> Vec<Scenario> {
         all.extend(refused(family, &places));
         all.extend(untouched(family, &places));
         all.extend(errors::errors(family, &places));
+        all.extend(pieces::fragmented(family, &places));
+        all.push(lies::lies(family, &places));
         all.push(ports::clash(family, &places));
         all.push(ports::reuse(family, &places));
     }
     all.extend(only_v4(&Places::v4()));
+    all.extend(lies::padded(&Places::v4()));
+    all.extend(extensions::extended(&Places::v6()));
     all
 }
 
@@ -207,6 +215,9 @@ fn untouched(family: &str, p: &Places) -> Vec<Scenario> {
         let about = tcp(pod, at(p.remote, 8080), "S", b"");
         icmp_error(p.router, p.pod, false, &about, 8)
     }));
+    steps.extend(through("a ping to a Service's address", echo(p.pod, p.to_remote)));
+    let last = fragments(&udp(pod, at(p.to_remote, 80), &[7; 100]), 11, 64).pop().unwrap_or_default();
+    steps.extend(through("a fragment without ports, of a packet whose first was not seen", last));
     vec![Scenario { name: format!("{family} what is not ours passes as it came"), steps }]
 }
 
