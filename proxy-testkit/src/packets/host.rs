@@ -86,7 +86,8 @@ impl HostEnv {
     /// Puts other entries into the maps, as the agent does. What the packets have stored stays: flows and affinities.
     pub fn set_world(&mut self, world: &World) {
         fn replace<A: Address>(maps: &mut FamilyMaps<A>, new: FamilyMaps<A>) {
-            let FamilyMaps { frontends, slots, backends, ranges, service_nets, affinities: _, flows: _ } = new;
+            let FamilyMaps { frontends, slots, backends, ranges, service_nets, affinities: _, flows: _, fragments: _ } =
+                new;
             (maps.frontends, maps.slots, maps.backends) = (frontends, slots, backends);
             (maps.ranges, maps.service_nets) = (ranges, service_nets);
         }
