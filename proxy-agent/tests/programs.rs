@@ -28,8 +28,11 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(self.0.path()) {
-            eprintln!("removing {}: {error}", self.0.path().display());
+        match std::fs::remove_dir_all(self.0.path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                eprintln!("removing {}: {error}", self.0.path().display());
+            }
+            _ => {}
         }
     }
 }
@@ -208,7 +211,8 @@ fn a_pin_path_elsewhere_is_refused_and_not_made() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
-    let pins = PinPath::new(format!("/sys/fs/bpf/pointsman-test-{}-cleanup/inner", std::process::id()));
+    let parent = Pins::new();
+    let pins = PinPath::new(parent.0.path().join("inner"));
     let lock = pins.prepare().unwrap();
     drop(Programs::load(&pins, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let refused = kernel::cleanup(&pins, false, |_| {}).await.unwrap_err();
