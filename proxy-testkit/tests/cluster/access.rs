@@ -39,6 +39,18 @@ fn an_agent_may_do_no_more_than_it_has_to() {
 }
 
 #[test]
+fn the_api_server_takes_what_deploy_holds() {
+    let cluster = cluster();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+    let taken = cluster.kubectl(&format!("apply --dry-run=server -k {folder}")).unwrap();
+    for object in
+        ["serviceaccount/pointsman", "clusterrole.rbac.authorization.k8s.io/", "configmap/", "daemonset.apps/"]
+    {
+        assert!(taken.lines().any(|line| line.starts_with(object) && line.contains("server dry run")), "{taken}");
+    }
+}
+
+#[test]
 fn an_agent_without_rights_says_which_and_programs_nothing() {
     let cluster = cluster();
     cluster.apply(&labelled("guarded", 50, "guarded")).unwrap();
