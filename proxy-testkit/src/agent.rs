@@ -17,7 +17,7 @@ use crate::shell;
 use crate::teardown::{self, Undo};
 
 /// How long an agent may take to start, or to take up a change. Far more than it needs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How agents are to be run.
 #[derive(Clone, Debug, Default)]

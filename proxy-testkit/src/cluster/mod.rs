@@ -155,9 +155,13 @@ impl Cluster {
     }
 }
 
+/// How long news may take from the API server to an agent. Right after an outage each client of the API server waits, up to
+/// 45 seconds, before it asks again: the controllers, what plays kubelet, and the agent, one after the other.
+const PATIENCE: Duration = Duration::from_secs(150);
+
 /// Waits until an agent lists a frontend with so many backends.
 pub fn wait_for(agent: &Agent, service: &str, at: &str, backends: u64) -> Result<()> {
-    eventually(Duration::from_secs(30), || {
+    eventually(PATIENCE, || {
         let frontends = agent.look_json("frontends")?;
         let mut found = frontends.as_array().into_iter().flatten().filter(|entry| {
             entry["service"].as_str().is_some_and(|name| name.starts_with(service)) && entry["address"] == at

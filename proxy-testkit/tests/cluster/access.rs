@@ -79,7 +79,7 @@ subjects: [{kind: ServiceAccount, name: partly, namespace: kube-system}]
     let mut agent = cluster.agent(0, "-partly", Source::Kubeconfig(config), named("guarded")).unwrap();
     let refusal =
         "the API server refuses to list or watch EndpointSlices: endpointslices.discovery.k8s.io is forbidden";
-    eventually(Duration::from_secs(30), || {
+    eventually(Duration::from_secs(150), || {
         ensure!(agent.log().contains(refusal), "it has not said so:\n{}", agent.log());
         Ok(())
     })
@@ -114,7 +114,7 @@ fn an_agent_in_a_pod_uses_its_service_account_and_a_new_token() {
     let [address, _] = addresses(0);
     let source = Source::Pod { account: account.clone(), server: SocketAddr::new(address, PORT) };
     let mut agent = cluster.agent(0, "-inside", source, named("inside")).unwrap();
-    eventually(Duration::from_secs(30), || {
+    eventually(Duration::from_secs(150), || {
         ensure!(agent.log().contains("Unauthorized"), "it has not said so:\n{}", agent.log());
         Ok(())
     })

@@ -191,7 +191,7 @@ fn a_node_that_changes_takes_effect_at_once() {
 
 /// Waits until it is so.
 fn wait(is_so: impl Fn() -> bool) {
-    eventually(Duration::from_secs(30), || {
+    eventually(Duration::from_secs(150), || {
         anyhow::ensure!(is_so(), "still not so");
         Ok(())
     })
