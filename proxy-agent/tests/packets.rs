@@ -150,7 +150,7 @@ where
 
 fn ops<A: Address>(tables: &Tables<A>) -> impl Iterator<Item = FamilyOp<A>> {
     let backends = (0..).zip(&tables.backends).map(|(id, backend)| FamilyOp::SetBackend { id, backend: *backend });
-    let slots = (0..).zip(&tables.slots).map(|(index, backend)| FamilyOp::SetSlot { index, backend: *backend });
+    let slots = std::iter::once(FamilyOp::SetSlots { first: 0, backends: tables.slots.clone().into() });
     let frontends =
         tables.frontends.iter().map(|(key, frontend)| FamilyOp::SetFrontend { key: *key, frontend: *frontend });
     let nets = (0..).zip(&tables.service_nets).map(|(index, net)| FamilyOp::SetServiceNet { index, net: *net });

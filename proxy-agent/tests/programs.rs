@@ -126,7 +126,7 @@ fn ops() -> Vec<Op> {
         addr.octets[14..].copy_from_slice(&[a, b]);
         // Freed: only its generation is left.
         ops.push(Op::V6(FamilyOp::SetBackend { id, backend: Backend { generation: 7, ..Default::default() } }));
-        ops.push(Op::V6(FamilyOp::SetSlot { index: 2 * id, backend: id }));
+        ops.push(Op::V6(FamilyOp::SetSlots { first: 2 * id, backends: [id].into() }));
         if id < 100 {
             let key = FrontendKey::new(addr, port, TCP);
             let frontend = Frontend {

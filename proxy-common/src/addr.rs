@@ -97,6 +97,9 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// What fills up a map type that ends 4 bytes short with an IPv6 address, and does not with an IPv4 one.
     type Fill: Copy + Eq + Default + Ord + core::hash::Hash + fmt::Debug + bytemuck::Pod;
 
+    /// The address as a number for a hash: not yet mixed, but no part is lost.
+    fn mix(self) -> u64;
+
     /// Sum of the address's 16-bit words, unfolded, in the machine's order (RFC 1071).
     fn sum(self) -> u32;
 
@@ -124,6 +127,11 @@ impl Address for Ipv4 {
     const HEADER_CHECKSUM: Option<usize> = Some(10);
     const ICMP: u8 = 1;
     type Fill = [u8; 0];
+
+    #[inline(always)]
+    fn mix(self) -> u64 {
+        u64::from(u32::from_ne_bytes(self.octets))
+    }
 
     #[inline(always)]
     fn is_within(&self, first: &Self, mask: &Self) -> bool {
@@ -157,6 +165,13 @@ impl Address for Ipv6 {
     const HEADER_CHECKSUM: Option<usize> = None;
     const ICMP: u8 = 58;
     type Fill = [u8; 4];
+
+    #[inline(always)]
+    fn mix(self) -> u64 {
+        let [high, low] = self.halves();
+        // Of one network, `high` is the same for all: it need not be mixed well.
+        high.wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(32) ^ low
+    }
 
     #[inline(always)]
     fn is_within(&self, first: &Self, mask: &Self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! - [`addr`]: the two address families, and all that differs between them;
 //! - [`maps`]: keys and values of the BPF maps, the one contract between agent and programs;
+//! - [`maglev`]: tables by which every node sends a flow from outside to the same backend;
 //! - [`datapath`]: the packet core, the same source in tc, XDP and host tests.
 //!
 //! Invariants: no_std, no allocation, no panic path (the verifier would refuse it), no packet access but
@@ -15,4 +16,5 @@
 
 pub mod addr;
 pub mod datapath;
+pub mod maglev;
 pub mod maps;

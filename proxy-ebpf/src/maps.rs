@@ -13,7 +13,7 @@ use proxy_common::maps::{
 };
 
 const FRONTENDS: usize = 65_536;
-const SLOTS: usize = 262_144;
+const SLOTS: usize = 1_048_576;
 const BACKENDS: usize = 131_072;
 const FLOWS: usize = 262_144;
 const FRAGMENTS: usize = 8_192;

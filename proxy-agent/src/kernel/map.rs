@@ -160,6 +160,26 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     }
 }
 
+impl<V: Pod> Map<u32, V> {
+    /// Writes a range of an array: by one call, or one by one where the kernel has no batches for this map.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the range is not in the array. The beginning of the range may be written then.
+    pub fn set_range(&self, first: u32, values: &[V]) -> Result<(), MapError> {
+        if let [value] = values {
+            return self.set(&first, value);
+        }
+        let keys: Vec<u32> = (first..).take(values.len()).collect();
+        let (key_bytes, value_bytes) = (bytemuck::cast_slice(&keys), bytemuck::cast_slice(values));
+        match sys::update_batch(self.fd.as_fd(), key_bytes, value_bytes, values.len()) {
+            Err(error) if is_unsupported(&error) => {
+                keys.iter().zip(values).try_for_each(|(key, value)| self.set(key, value))
+            }
+            written => written.map_err(|source| self.access("writing from", &first, source)),
+        }
+    }
+}
+
 impl<K, V> AsFd for Map<K, V> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -60,13 +60,16 @@ where
             realized.apply(&A::op(FamilyOp::SetBackend { id, backend: *backend }));
         }
     })?;
+    let mut slots = Vec::new();
     maps.slot.for_each(|index, backends| {
         if let [backend] = backends
             && *backend != 0
         {
-            realized.apply(&A::op(FamilyOp::SetSlot { index, backend: *backend }));
+            slots.resize(index as usize, 0);
+            slots.push(*backend);
         }
     })?;
+    realized.apply(&A::op(FamilyOp::SetSlots { first: 0, backends: slots.into() }));
     maps.service_net.for_each(|index, nets| {
         if let [net] = nets {
             realized.apply(&A::op(FamilyOp::SetServiceNet { index, net: *net }));

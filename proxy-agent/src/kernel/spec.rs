@@ -17,8 +17,10 @@ pub struct Sizes {
     /// Frontends of each family: one for each address and port of a Service
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_frontends: u32,
-    /// Slots of each family: about twice the number of endpoints of all Services
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Slots of each family: about twice the number of endpoints of all Services, and a table for each Service port that
+    /// clients outside can reach: of 251 slots for 2 to 10 endpoints, 2,003 up to 28, 16,001 up to 80, else 65,537. Where there is
+    /// no room for a table, such clients are spread by chance
+    #[arg(long, value_name = "N", default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_slots: u32,
     /// Backends of each family: one for each endpoint of each Service port
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(2..))]
@@ -48,7 +50,7 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             max_frontends: 65_536,
-            max_slots: 262_144,
+            max_slots: 1_048_576,
             max_backends: 131_072,
             max_services: 16_384,
             max_flows: 262_144,

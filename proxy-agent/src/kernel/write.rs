@@ -32,7 +32,7 @@ where
 {
     match op {
         FamilyOp::SetBackend { id, backend } => maps.backend.set(id, backend),
-        FamilyOp::SetSlot { index, backend } => maps.slot.set(index, backend),
+        FamilyOp::SetSlots { first, backends } => maps.slot.set_range(*first, backends),
         FamilyOp::SetFrontend { key, frontend } => maps.frontend.set(key, frontend),
         FamilyOp::DeleteFrontend { key } => maps.frontend.remove(key),
         FamilyOp::SetServiceNet { index, net } => maps.service_net.set(index, net),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use proxy_common::maglev;
 use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceName};
 
 use super::lists::{Layout, is_used, range_keys, service_nets};
@@ -148,7 +149,6 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         let backends = self.wanted_backends(known, want);
         let new_backends = backends.iter().filter(|wanted| wanted.id.is_none()).count();
         let new_frontends = frontends.keys().filter(|key| tables.frontend(key).is_none()).count();
-        let layout = Layout::of(backends.iter().map(|wanted| wanted.lists));
         let ranges = range_keys::<A>(service, &want.source_ranges);
         let present: BTreeSet<_> = tables.ranges_of(service).collect();
         let new_ranges = ranges.iter().filter(|key| !present.contains(key)).count();
@@ -164,7 +164,7 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         if new_ranges > 0 && tables.range_count() + self.added_ranges + new_ranges > self.capacities.ranges as usize {
             return Err(NoRoom(A::RANGE_MAP, self.capacities.ranges));
         }
-        let slots = self.slots_for(known, &backends, layout.length())?;
+        let (layout, slots) = self.layout_for(known, want, &backends)?;
 
         let start = out.plan.ops.len();
         if known.is_none() {
@@ -180,9 +180,8 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         let first = match slots {
             Slots::Keep(first) => first,
             Slots::Write(first) => {
-                let written =
-                    (first..).zip(&ids).map(|(index, backend)| FamilyOp::SetSlot { index, backend: *backend });
-                out.plan.ops.extend(written.map(A::op));
+                let backends = layout.slots().iter().filter_map(|index| ids.get(*index).copied()).collect();
+                out.plan.ops.push(A::op(FamilyOp::SetSlots { first, backends }));
                 first
             }
         };
@@ -237,45 +236,78 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         wanted.collect()
     }
 
-    /// Finds the stretch of slots: the present one where it is right, a fresh one otherwise, and where there is no
-    /// fresh one the present one again, if the new lists fit into it. That last way is consistent but not
-    /// atomic: while it is written, new connections go to old and new backends of either list. It is there so that a
-    /// Service that shrinks is never stuck in a full map.
-    fn slots_for(&mut self, known: Option<u32>, wanted: &[Wanted<A>], length: u32) -> Result<Slots, NoRoom> {
-        if length == 0 {
-            return Ok(Slots::Keep(0));
+    /// Finds what is to be in the stretch of slots, and where that is: the present one where it is right, a fresh one
+    /// otherwise, with tables if there is room for them. Lists alone, which are right because there was none, stay.
+    ///
+    /// Where there is no fresh stretch, the present one is written again, if the new lists fit into it. That last way is
+    /// consistent but not atomic: while it is written, new connections go to old and new backends of either list. It is
+    /// there so that a Service that shrinks is never stuck in a full map.
+    fn layout_for(
+        &mut self,
+        known: Option<u32>,
+        want: &DesiredPort,
+        wanted: &[Wanted<A>],
+    ) -> Result<(Layout, Slots), NoRoom> {
+        let members: Vec<_> =
+            wanted.iter().map(|wanted| (wanted.lists, maglev::identity(wanted.addr, wanted.port))).collect();
+        let layout = Layout::of(want, &members, true);
+        if layout.length() == 0 {
+            return Ok((layout, Slots::Keep(0)));
         }
         let tables = self.tables;
-        let present = known.into_iter().flat_map(|service| tables.frontends_of(service));
-        let ranges: Vec<_> = present.flat_map(|(_, frontend)| slot_ranges(frontend)).collect();
+        let present: Vec<&Frontend> =
+            known.into_iter().flat_map(|service| tables.frontends_of(service)).map(|(_, frontend)| frontend).collect();
+        let ranges: Vec<_> = present.iter().flat_map(|frontend| slot_ranges(frontend)).collect();
         let starts: BTreeSet<u32> = ranges.iter().map(|range| range.start).collect();
         let stretches = joined(ranges);
         // Slots that no frontend leads to are free for others to take, however right they are.
-        let is_right = |first: &&u32| {
-            let end = first.saturating_add(length);
-            let slots = tables.slots(**first..end);
-            stretches.iter().any(|stretch| stretch.start <= **first && end <= stretch.end)
-                && slots.len() == wanted.len()
-                && slots.iter().zip(wanted).all(|(slot, wanted)| Some(*slot) == wanted.id)
+        let kept = |layout: &Layout| {
+            let is_right = |first: &&u32| {
+                let end = first.saturating_add(layout.length());
+                let slots = tables.slots(**first..end);
+                let is_wanted = |(slot, index): (&u32, &usize)| wanted.get(*index).and_then(|it| it.id) == Some(*slot);
+                stretches.iter().any(|stretch| stretch.start <= **first && end <= stretch.end)
+                    && slots.len() == layout.slots().len()
+                    && slots.iter().zip(layout.slots()).all(is_wanted)
+            };
+            starts.iter().find(is_right).copied()
         };
-        if let Some(first) = starts.iter().find(is_right) {
-            return Ok(Slots::Keep(*first));
+        if let Some(first) = kept(&layout) {
+            return Ok((layout, Slots::Keep(first)));
+        }
+        let had_no_room = |frontend: &&Frontend| {
+            let is_outside = frontend.kind != FrontendKind::ClusterIp as u8;
+            is_outside && frontend.outside_count > 1 && frontend.flags & Frontend::TABLE == 0
+        };
+        let mut lists = None;
+        if layout.has_tables() {
+            let layout = Layout::of(want, &members, false);
+            if let Some(first) = kept(&layout).filter(|_| present.iter().any(had_no_room)) {
+                return Ok((layout, Slots::Keep(first)));
+            }
+            lists = Some(layout);
         }
         let capacity = self.capacities.slots;
         let free = self.free_slots.get_or_insert_with(|| {
             let used = tables.frontends().flat_map(|(_, frontend)| slot_ranges(frontend));
             FreeSlots::new(used.collect(), capacity)
         });
-        if let Some(first) = free.take(length) {
-            return Ok(Slots::Write(first));
+        if let Some(first) = free.take(layout.length()) {
+            return Ok((layout, Slots::Write(first)));
+        }
+        let layout = lists.unwrap_or(layout);
+        if let Some(first) = free.take(layout.length()) {
+            return Ok((layout, Slots::Write(first)));
         }
         let is_own = |slot: &u32| {
             let backend = tables.backend(*slot);
             backend.is_live() && Some(backend.service) == known
         };
         match stretches.as_slice() {
-            [stretch] if stretch.len() >= length as usize && tables.slots(stretch.clone()).iter().all(is_own) => {
-                Ok(Slots::Write(stretch.start))
+            [stretch]
+                if stretch.len() >= layout.length() as usize && tables.slots(stretch.clone()).iter().all(is_own) =>
+            {
+                Ok((layout, Slots::Write(stretch.start)))
             }
             _ => Err(NoRoom(A::SLOT_MAP, capacity)),
         }

@@ -1,44 +1,93 @@
-//! Where the two lists of a Service port lie in its stretch of slots.
+//! Where the lists and tables of a Service port lie in its stretch of slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use proxy_common::maps::{Frontend, RangeKey, SERVICE_NETS, ServiceNet};
+use proxy_common::maglev;
+use proxy_common::maps::{Frontend, FrontendKind, RangeKey, SERVICE_NETS, ServiceNet};
 
 use super::PlanFamily;
 use crate::model::{DesiredFrontend, DesiredPort, List, Lists};
 
-/// How many backends are in one list alone and in both.
+/// What is in the stretch of slots of a Service port: its lists, and behind them a table for each list that clients from
+/// elsewhere choose from.
 ///
-/// Their slots come in the order of [`Lists`]: Local alone, both, Cluster alone. So each list is a range of slots,
-/// and a list of either kind costs a packet no more than one look-up, however the two overlap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The slots of the lists come in the order of [`Lists`]: Local alone, both, Cluster alone. So each list is a range of slots,
+/// and a list of either kind costs a packet no more than one look-up, however the two overlap. A list that only tables are
+/// made of has no slots of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
+    /// How many slots there are for backends in one list alone and in both.
     local: u32,
     both: u32,
     cluster: u32,
+    /// How long the tables of the Local and of the Cluster list are; 0 where there is none.
+    tables: [u32; 2],
+    /// The backend of each slot, by its index among all.
+    slots: Vec<usize>,
 }
 
 impl Layout {
-    pub(super) fn of(backends: impl Iterator<Item = Lists>) -> Self {
+    /// For backends in the order of [`Lists`], each with its [`identity`](maglev::identity).
+    pub(super) fn of(want: &DesiredPort, backends: &[(Lists, u64)], has_tables: bool) -> Self {
         let mut layout = Self::default();
-        for lists in backends {
+        let members = |list| {
+            let members = backends.iter().enumerate().filter(move |(_, (lists, _))| lists.contain(list));
+            members.map(|(index, (_, identity))| (*identity, index))
+        };
+        for (length, list) in layout.tables.iter_mut().zip([List::Local, List::Cluster]) {
+            if has_tables && want.frontends.values().any(|rule| is_outside(rule) && rule.outside == list) {
+                *length = maglev::length(members(list).count()).unwrap_or(0);
+            }
+        }
+        for (index, (lists, _)) in backends.iter().enumerate() {
+            let has_slot = want
+                .frontends
+                .values()
+                .any(|rule| lists.contain(rule.inside) || (lists.contain(rule.outside) && layout.table(rule) == 0));
+            if !has_slot {
+                continue;
+            }
+            layout.slots.push(index);
             match lists {
                 Lists::Local => layout.local += 1,
                 Lists::Both => layout.both += 1,
                 Lists::Cluster => layout.cluster += 1,
             }
         }
+        for (length, list) in layout.tables.into_iter().zip([List::Local, List::Cluster]) {
+            if length == 0 {
+                continue;
+            }
+            // The order is the same on every node; that of the lists is not.
+            let mut members: Vec<(u64, usize)> = members(list).collect();
+            members.sort_unstable();
+            let mut turns: Vec<_> = members.iter().map(|(identity, _)| maglev::Turn::new(*identity)).collect();
+            let mut table = vec![0; length as usize];
+            maglev::fill(&mut turns, &mut table);
+            let member = |slot: u32| members.get(slot as usize).map(|(_, index)| *index);
+            layout.slots.extend(table.into_iter().filter_map(member));
+        }
         layout
     }
 
     /// Length of the stretch.
-    pub(super) fn length(self) -> u32 {
-        self.local + self.both + self.cluster
+    pub(super) fn length(&self) -> u32 {
+        self.local + self.both + self.cluster + self.tables.iter().sum::<u32>()
+    }
+
+    /// The backend of each slot of the stretch, by its index.
+    pub(super) fn slots(&self) -> &[usize] {
+        &self.slots
+    }
+
+    /// Whether there is a table in it.
+    pub(super) fn has_tables(&self) -> bool {
+        self.tables != [0; 2]
     }
 
     /// First slot and length of a list, in a stretch that begins at `base`. An empty one begins nowhere.
-    fn range(self, list: List, base: u32) -> (u32, u32) {
+    fn range(&self, list: List, base: u32) -> (u32, u32) {
         let (first, count) = match list {
             List::Local => (base, self.local + self.both),
             List::Cluster => (base + self.local, self.both + self.cluster),
@@ -46,10 +95,27 @@ impl Layout {
         if count == 0 { (0, 0) } else { (first, count) }
     }
 
+    /// Length of the table that a frontend has for clients from elsewhere; 0 where it has none.
+    fn table(&self, rule: &DesiredFrontend) -> u32 {
+        let [local, cluster] = self.tables;
+        match rule.outside {
+            _ if !is_outside(rule) => 0,
+            List::Local => local,
+            List::Cluster => cluster,
+        }
+    }
+
     /// The map entry of a frontend.
-    pub(super) fn frontend(self, service: u32, base: u32, want: &DesiredPort, rule: &DesiredFrontend) -> Frontend {
+    pub(super) fn frontend(&self, service: u32, base: u32, want: &DesiredPort, rule: &DesiredFrontend) -> Frontend {
         let (first, count) = self.range(rule.inside, base);
-        let (outside_first, outside_count) = self.range(rule.outside, base);
+        let (outside_first, outside_count) = match self.table(rule) {
+            0 => self.range(rule.outside, base),
+            length => {
+                let [before, _] = self.tables;
+                let lists = base + self.local + self.both + self.cluster;
+                (if rule.outside == List::Local { lists } else { lists + before }, length)
+            }
+        };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         Frontend {
             service,
@@ -62,11 +128,17 @@ impl Layout {
             flags: flag(want.has_endpoints, Frontend::DROP)
                 | flag(rule.guarded, Frontend::RANGES)
                 | flag(rule.inside == List::Local, Frontend::LOCAL)
-                | flag(rule.outside == List::Local, Frontend::OUTSIDE_LOCAL),
+                | flag(rule.outside == List::Local, Frontend::OUTSIDE_LOCAL)
+                | flag(self.table(rule) != 0, Frontend::TABLE),
             masquerade: rule.masquerade,
             zero: 0,
         }
     }
+}
+
+/// Whether clients from elsewhere are to choose from a table: where they can come by several nodes.
+fn is_outside(rule: &DesiredFrontend) -> bool {
+    rule.kind != FrontendKind::ClusterIp
 }
 
 /// Whether any frontend leads to a backend that is in these lists. Nothing is written of others: a stretch of slots

@@ -3,7 +3,7 @@
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, ServiceName, ServiceNet};
 
-/// One change to one map entry. Applying it twice changes nothing.
+/// One change to one map entry, or to a range of slots. Applying it twice changes nothing.
 ///
 /// A plan lists its operations so that every prefix of them leaves the maps consistent: names, backends, slots and
 /// ranges are written before the frontend that leads to them, and freed after the last one that did.
@@ -39,7 +39,7 @@ impl Op {
 }
 
 /// One change to one map of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FamilyOp<A: Address> {
     /// Write a backend, or free its id (not live, the generation counted up).
     SetBackend {
@@ -48,12 +48,12 @@ pub enum FamilyOp<A: Address> {
         /// The entry.
         backend: Backend<A>,
     },
-    /// Point a slot at a backend.
-    SetSlot {
-        /// Index of the slot.
-        index: u32,
-        /// Id of the backend.
-        backend: u32,
+    /// Point a range of slots at backends.
+    SetSlots {
+        /// Index of the first slot.
+        first: u32,
+        /// Ids of the backends.
+        backends: Box<[u32]>,
     },
     /// Add a frontend or switch it to another range of slots.
     SetFrontend {

@@ -29,38 +29,38 @@ pub struct FamilyTables<A: PlanFamily> {
 impl<A: PlanFamily> FamilyTables<A> {
     /// Does to the copy what an operation does to the maps.
     pub fn apply(&mut self, op: &FamilyOp<A>) {
-        match *op {
-            FamilyOp::SetBackend { id, backend } => self.set_backend(id, backend),
-            FamilyOp::SetSlot { index, backend } => {
-                let index = index as usize;
-                if self.slots.len() <= index {
-                    self.slots.resize(index + 1, 0);
+        match op {
+            FamilyOp::SetBackend { id, backend } => self.set_backend(*id, *backend),
+            FamilyOp::SetSlots { first, backends } => {
+                let range = *first as usize..*first as usize + backends.len();
+                if self.slots.len() < range.end {
+                    self.slots.resize(range.end, 0);
                 }
-                if let Some(slot) = self.slots.get_mut(index) {
-                    *slot = backend;
+                if let Some(slots) = self.slots.get_mut(range) {
+                    slots.copy_from_slice(backends);
                 }
             }
             FamilyOp::SetFrontend { key, frontend } => {
-                if let Some(old) = self.frontends.insert(key, frontend) {
-                    take_out(&mut self.frontends_of, old.service, &key);
+                if let Some(old) = self.frontends.insert(*key, *frontend) {
+                    take_out(&mut self.frontends_of, old.service, key);
                 }
-                self.frontends_of.entry(frontend.service).or_default().insert(key);
+                self.frontends_of.entry(frontend.service).or_default().insert(*key);
             }
             FamilyOp::DeleteFrontend { key } => {
-                if let Some(old) = self.frontends.remove(&key) {
-                    take_out(&mut self.frontends_of, old.service, &key);
+                if let Some(old) = self.frontends.remove(key) {
+                    take_out(&mut self.frontends_of, old.service, key);
                 }
             }
             FamilyOp::SetServiceNet { index, net } => {
-                if let Some(entry) = self.service_nets.get_mut(index as usize) {
-                    *entry = net;
+                if let Some(entry) = self.service_nets.get_mut(*index as usize) {
+                    *entry = *net;
                 }
             }
             FamilyOp::SetRange { key } => {
-                self.ranges += usize::from(self.ranges_of.entry(key.owner).or_default().insert(key));
+                self.ranges += usize::from(self.ranges_of.entry(key.owner).or_default().insert(*key));
             }
             FamilyOp::DeleteRange { key } => {
-                self.ranges -= usize::from(take_out(&mut self.ranges_of, key.owner, &key));
+                self.ranges -= usize::from(take_out(&mut self.ranges_of, key.owner, key));
             }
         }
     }

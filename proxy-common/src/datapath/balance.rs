@@ -36,7 +36,7 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
     };
     let mut choice = Choice::default();
     let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
-    if let Err(refusal) = select(env, &flow.client, &key, &mut choice) {
+    if let Err(refusal) = select(env, &flow.client, flow.client_port, &key, &mut choice) {
         return Opening::Refused(refusal);
     }
     flow.backend = choice.addr;

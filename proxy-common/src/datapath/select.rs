@@ -1,6 +1,7 @@
 //! From frontend to backend: the rules of a Service, for packets and sockets alike.
 
 use super::{Client, Env, Family, Origin};
+use crate::maglev;
 use crate::maps::{
     Affinity, AffinityKey, Backend, DropReason, Frontend, FrontendKey, Masquerade, RangeKey, SERVICE_NETS, ServiceNet,
 };
@@ -40,7 +41,8 @@ pub enum Refusal {
     Drop(DropReason),
 }
 
-/// Chooses a backend for a client's new flow to a frontend. `choice` is valid if this is `Ok`.
+/// Chooses a backend for a client's new flow to a frontend. `choice` is valid if this is `Ok`. `port` is the client's, in network
+/// order; it matters for clients from elsewhere only.
 ///
 /// The agent may switch a frontend to another range of slots between two look-ups here. A backend that is
 /// gone or serves another Service port tells so, and the look-ups are made again.
@@ -51,6 +53,7 @@ pub enum Refusal {
 pub fn select<A: Family, E: Env<A>>(
     env: &mut E,
     client: &A,
+    port: [u8; 2],
     key: &FrontendKey<A>,
     choice: &mut Choice<A>,
 ) -> Result<(), Refusal> {
@@ -81,8 +84,10 @@ pub fn select<A: Family, E: Env<A>>(
             id = remembered(env, client, &frontend, is_inside);
         }
         if id == 0 {
+            let is_table = !is_inside && frontend.flags & Frontend::TABLE != 0;
+            let number = if is_table { maglev::hash(*client, port, key.port, key.proto) } else { env.random() };
             // The high bits of the product: a number below `count` without a division.
-            let index = ((u64::from(env.random()) * u64::from(count)) >> 32) as u32;
+            let index = ((u64::from(number) * u64::from(count)) >> 32) as u32;
             let Some(drawn) = env.slot(first.wrapping_add(index)) else {
                 continue;
             };

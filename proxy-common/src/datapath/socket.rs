@@ -160,7 +160,7 @@ fn lead<A: Family, E: Env<A>, S: Socket<A>>(
         return Outcome::Pass;
     }
     let mut choice = Choice::default();
-    match select(env, &socket.source(), &key, &mut choice) {
+    match select(env, &socket.source(), [0; 2], &key, &mut choice) {
         Ok(()) => {}
         Err(Refusal::NoFrontend) => return Outcome::Pass,
         Err(Refusal::NobodyServes | Refusal::UnknownPort) => return Outcome::Refused,

@@ -45,7 +45,7 @@ pub struct Frontend {
     pub count: u32,
     /// For all other clients: index of the first slot.
     pub outside_first: u32,
-    /// Number of slots from `outside_first` on; 0 as above.
+    /// Number of slots from `outside_first` on; 0 as above. Of a table ([`Frontend::TABLE`]), each backend has several.
     pub outside_count: u32,
     /// A client stays with its backend until it has begun no flow for so many seconds; 0 for no affinity.
     pub affinity: u32,
@@ -73,6 +73,9 @@ impl Frontend {
     pub const LOCAL: u8 = 4;
     /// The list for other clients is that of the Local policy.
     pub const OUTSIDE_LOCAL: u8 = 8;
+    /// The slots for other clients are a table of [`maglev`](crate::maglev): the client's address and port choose, so that
+    /// every node sends a flow to the same backend. Without it, chance does.
+    pub const TABLE: u8 = 16;
 }
 
 /// Which flows of a frontend get a source address of this node, as bits of [`Frontend::masquerade`].

@@ -30,7 +30,7 @@ pub use service_net::{AnswerBudget, SERVICE_NETS, ServiceNet};
 
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;

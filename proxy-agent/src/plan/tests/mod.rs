@@ -11,13 +11,14 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::maglev;
 use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceNet};
 
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan};
 use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort};
 
-const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 1000, ranges: 1000 };
+const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 100_000, ranges: 1000 };
 
 /// What every state of the maps has to be, also in the middle of a plan: each frontend leads to live backends of
 /// its own, named Service port only, by either list, and a guarded one has ranges.
@@ -87,12 +88,16 @@ fn read(realized: &Realized, port: &ServicePort) -> DesiredPort {
                 masquerade: frontend.masquerade,
                 guarded: is(Frontend::RANGES),
             };
-            for (list, first, count) in [
-                (rule.inside, frontend.first, frontend.count),
-                (rule.outside, frontend.outside_first, frontend.outside_count),
+            for (list, first, count, is_table) in [
+                (rule.inside, frontend.first, frontend.count, false),
+                (rule.outside, frontend.outside_first, frontend.outside_count, is(Frontend::TABLE)),
             ] {
                 let slots: BTreeSet<u32> = tables.slots(first..first + count).iter().copied().collect();
-                assert_eq!(slots.len(), count as usize, "{port} has a backend twice in its {list:?} list");
+                if is_table {
+                    assert_eq!(Some(count), maglev::length(slots.len()), "{port}: the table of its {list:?} list");
+                } else {
+                    assert_eq!(slots.len(), count as usize, "{port} has a backend twice in its {list:?} list");
+                }
                 let mask = match list {
                     List::Cluster => Backend::<A>::CLUSTER,
                     List::Local => Backend::<A>::POLICY_LOCAL,
@@ -170,9 +175,7 @@ fn entries(realized: &Realized) -> Vec<Op> {
         for id in 1..ROOMY.backends {
             ops.push(A::op(FamilyOp::SetBackend { id, backend: tables.backend(id) }));
         }
-        for (index, backend) in (0..).zip(tables.slots(0..ROOMY.slots)) {
-            ops.push(A::op(FamilyOp::SetSlot { index, backend: *backend }));
-        }
+        ops.push(A::op(FamilyOp::SetSlots { first: 0, backends: tables.slots(0..ROOMY.slots).into() }));
     }
     let mut ops = Vec::new();
     family::<Ipv6>(realized, &mut ops);

@@ -116,7 +116,8 @@ fn world() -> impl Strategy<Value = Desired> {
 
 fn narrow() -> impl Strategy<Value = Capacities> {
     let ranges = 9..15_u32;
-    (1..8_u32, 1..8_u32, 1..12_u32, 1..14_u32, ranges).prop_map(|(services, frontends, backends, slots, ranges)| {
+    let slots = prop_oneof![1..14_u32, 200..1_200_u32];
+    (1..8_u32, 1..8_u32, 1..12_u32, slots, ranges).prop_map(|(services, frontends, backends, slots, ranges)| {
         Capacities { services, frontends, backends, slots, ranges }
     })
 }
@@ -145,8 +146,12 @@ proptest! {
             let (v4, v6) = (used_slots::<Ipv4>(&before), used_slots::<Ipv6>(&before));
             for op in &todo.ops {
                 match op {
-                    Op::V4(FamilyOp::SetSlot { index, .. }) => prop_assert!(!v4.contains(index)),
-                    Op::V6(FamilyOp::SetSlot { index, .. }) => prop_assert!(!v6.contains(index)),
+                    Op::V4(FamilyOp::SetSlots { first, backends }) => {
+                        prop_assert!((*first..).take(backends.len()).all(|index| !v4.contains(&index)));
+                    }
+                    Op::V6(FamilyOp::SetSlots { first, backends }) => {
+                        prop_assert!((*first..).take(backends.len()).all(|index| !v6.contains(&index)));
+                    }
                     _ => {}
                 }
             }
@@ -273,9 +278,10 @@ fn damage() -> impl Strategy<Value = Op> {
             Backend { addr, port: 8080_u16.to_be_bytes(), flags, service, generation: id, ..Backend::default() };
         Op::V4(FamilyOp::SetBackend { id, backend })
     });
-    let slot = (0..12_u32, 0..12_u32).prop_map(|(index, backend)| Op::V4(FamilyOp::SetSlot { index, backend }));
+    let slot = (0..260_u32, 0..12_u32)
+        .prop_map(|(first, backend)| Op::V4(FamilyOp::SetSlots { first, backends: [backend].into() }));
     let range = |count: std::ops::Range<u32>| (0..12_u32, count);
-    let frontend = (0..8_u8, 0..9_u32, range(0..4), range(0..4), 0..4_u8, 0..16_u8).prop_map(
+    let frontend = (0..8_u8, 0..9_u32, range(0..4), range(0..4), 0..4_u8, 0..32_u8).prop_map(
         |(last, service, (first, count), (outside_first, outside_count), kind, flags)| {
             let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), 80_u16.to_be_bytes(), 6);
             let frontend =

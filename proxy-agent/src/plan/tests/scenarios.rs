@@ -34,9 +34,23 @@ fn backend(last: u8, lists: Lists) -> (SocketAddr, DesiredBackend) {
     (SocketAddr::from(([10, 244, 0, last], 8080)), DesiredBackend { local: last == 1, lists })
 }
 
-/// Operations in short, IPv4 only.
+/// Operations in short, IPv4 only: slots one by one, up to the tables that come behind them.
 fn short(ops: &[Op]) -> Vec<String> {
-    let one = |op: &Op| match op {
+    const TABLE: usize = 251;
+    ops.iter()
+        .flat_map(|op| match op {
+            Op::V4(FamilyOp::SetSlots { first, backends }) => {
+                let lists = (*first..).zip(backends).take(backends.len() % TABLE);
+                let lists = lists.map(|(index, backend)| format!("slot {index} = {backend}"));
+                lists.chain(std::iter::repeat_n("a table".to_owned(), backends.len() / TABLE)).collect()
+            }
+            op => vec![short_of_one(op)],
+        })
+        .collect()
+}
+
+fn short_of_one(op: &Op) -> String {
+    match op {
         Op::SetService { id, name } if name.family == 0 => format!("service {id} free"),
         Op::SetService { id, name } => format!("service {id} = {}", ServicePort::try_from(&**name).unwrap()),
         Op::ResetCounters { id } => format!("counters {id} = 0"),
@@ -51,7 +65,7 @@ fn short(ops: &[Op]) -> Vec<String> {
                 backend.addr, backend.service, backend.generation
             )
         }
-        Op::V4(FamilyOp::SetSlot { index, backend }) => format!("slot {index} = {backend}"),
+        Op::V4(FamilyOp::SetSlots { .. }) => panic!("several lines"),
         Op::V4(FamilyOp::SetFrontend { key, frontend: f }) => {
             let (inside, outside) = ((f.first, f.count), (f.outside_first, f.outside_count));
             let outside =
@@ -67,8 +81,7 @@ fn short(ops: &[Op]) -> Vec<String> {
             format!("net {index} = {:?}/{:?} {}", net.addr, net.mask, net.flags)
         }
         Op::V6(_) => panic!("IPv6"),
-    };
-    ops.iter().map(one).collect()
+    }
 }
 
 /// Plans, carries out, and returns operations and log lines.
@@ -93,9 +106,10 @@ fn the_life_of_a_service_port() {
             "backend 2 = 10.244.0.2 remote of 1 generation 0",
             "slot 0 = 1",
             "slot 1 = 2",
-            "frontend 10.0.0.1 = 1 slots 0+2",
+            "a table",
+            "frontend 10.0.0.1 = 1 slots 0+2, outside 2+251",
             "frontend 10.96.0.10 = 1 slots 0+2",
-            "frontend 192.0.2.1 = 1 slots 0+2",
+            "frontend 192.0.2.1 = 1 slots 0+2, outside 2+251",
         ]
     );
     assert_eq!(lines, ["added default/web:http 10.96.0.10:80/TCP ClusterIP, NodePort 30080: 2 backends"]);
@@ -106,11 +120,12 @@ fn the_life_of_a_service_port() {
         ops,
         [
             "backend 3 = 10.244.0.3 remote of 1 generation 0",
-            "slot 2 = 2",
-            "slot 3 = 3",
-            "frontend 10.0.0.1 = 1 slots 2+2",
-            "frontend 10.96.0.10 = 1 slots 2+2",
-            "frontend 192.0.2.1 = 1 slots 2+2",
+            "slot 253 = 2",
+            "slot 254 = 3",
+            "a table",
+            "frontend 10.0.0.1 = 1 slots 253+2, outside 255+251",
+            "frontend 10.96.0.10 = 1 slots 253+2",
+            "frontend 192.0.2.1 = 1 slots 253+2, outside 255+251",
             "backend 1 = 0.0.0.0 free of 0 generation 1",
         ]
     );
@@ -124,7 +139,7 @@ fn the_life_of_a_service_port() {
         .frontends
         .insert((IpAddr::from([203, 0, 113, 1]), 30080), frontend(FrontendKind::NodePort));
     let (ops, lines) = step(&mut maps, &more);
-    assert_eq!(ops, ["frontend 203.0.113.1 = 1 slots 2+2"]);
+    assert_eq!(ops, ["frontend 203.0.113.1 = 1 slots 253+2, outside 255+251"]);
     assert_eq!(lines, ["changed default/web:http 10.96.0.10:80/TCP ClusterIP, NodePort 30080: 2 backends"]);
 
     // Nobody serves: clients are refused.
@@ -193,13 +208,13 @@ fn two_lists_in_one_stretch() {
             "backend 2 = 10.244.0.1 local of 1 generation 0",
             "backend 3 = 10.244.0.2 remote of 1 generation 0",
             "backend 4 = 10.244.0.3 remote of 1 generation 0",
-            "slot 0 = 1",
-            "slot 1 = 2",
-            "slot 2 = 3",
-            "slot 3 = 4",
-            "frontend 10.0.0.1 = 1 slots 1+3, outside 0+2",
-            "frontend 10.96.0.10 = 1 slots 1+3",
-            "frontend 192.0.2.1 = 1 slots 1+3, outside 0+2",
+            "slot 0 = 2",
+            "slot 1 = 3",
+            "slot 2 = 4",
+            "a table",
+            "frontend 10.0.0.1 = 1 slots 0+3, outside 3+251",
+            "frontend 10.96.0.10 = 1 slots 0+3",
+            "frontend 192.0.2.1 = 1 slots 0+3, outside 3+251",
         ]
     );
     assert_eq!(read_all(&maps), first);
@@ -208,18 +223,114 @@ fn two_lists_in_one_stretch() {
     assert_eq!(
         ops,
         [
-            "slot 4 = 3",
-            "slot 5 = 4",
-            "frontend 10.0.0.1 = 1 slots 4+2, outside 0+0",
-            "frontend 10.96.0.10 = 1 slots 4+2",
-            "frontend 192.0.2.1 = 1 slots 4+2, outside 0+0",
+            "slot 254 = 3",
+            "slot 255 = 4",
+            "frontend 10.0.0.1 = 1 slots 254+2, outside 0+0",
+            "frontend 10.96.0.10 = 1 slots 254+2",
+            "frontend 192.0.2.1 = 1 slots 254+2, outside 0+0",
             "backend 1 = 0.0.0.0 free of 0 generation 1",
             "backend 2 = 0.0.0.0 free of 0 generation 1",
         ]
     );
-    // The policy becomes Cluster: nothing but the frontends' rule changes.
+    // The policy becomes Cluster: outside clients get a table of the same backends.
     let (ops, _) = step(&mut maps, &desired(&[2, 3]));
-    assert_eq!(ops, ["frontend 10.0.0.1 = 1 slots 4+2", "frontend 192.0.2.1 = 1 slots 4+2"]);
+    assert_eq!(
+        ops,
+        [
+            "slot 0 = 3",
+            "slot 1 = 4",
+            "a table",
+            "frontend 10.0.0.1 = 1 slots 0+2, outside 2+251",
+            "frontend 10.96.0.10 = 1 slots 0+2",
+            "frontend 192.0.2.1 = 1 slots 0+2, outside 2+251",
+        ]
+    );
+}
+
+/// Both lists are those of outside clients, as of a load balancer with the Local policy beside one with the Cluster policy.
+#[test]
+fn a_table_for_each_list() {
+    let mut wanted = desired(&[]);
+    let port = wanted.ports.get_mut(&web()).unwrap();
+    port.backends = [backend(1, Lists::Both), backend(2, Lists::Cluster), backend(3, Lists::Local)].into();
+    port.has_endpoints = true;
+    let rules = port.frontends.values_mut().filter(|rule| rule.kind == FrontendKind::NodePort);
+    rules.zip([List::Local, List::Cluster]).for_each(|(rule, list)| rule.outside = list);
+    let mut maps = Realized::default();
+    let (ops, _) = step(&mut maps, &wanted);
+    assert_eq!(
+        ops[5..],
+        [
+            "slot 0 = 2",
+            "slot 1 = 3",
+            "a table",
+            "a table",
+            "frontend 10.0.0.1 = 1 slots 0+2, outside 2+251",
+            "frontend 10.96.0.10 = 1 slots 0+2",
+            "frontend 192.0.2.1 = 1 slots 0+2, outside 253+251",
+        ]
+    );
+    assert_eq!(read_all(&maps), wanted);
+    assert_eq!(step(&mut maps, &wanted).0, [""; 0]);
+}
+
+/// Every node makes the same table, whichever of the backends are its own and whatever numbers they have.
+#[test]
+fn nodes_agree_upon_the_backend_of_a_slot() {
+    let table = |wanted: &Desired, before: &Desired| -> Vec<IpAddr> {
+        let mut maps = Realized::default();
+        step(&mut maps, before);
+        step(&mut maps, wanted);
+        let key = FrontendKey::new(Ipv4::new([192, 0, 2, 1]), 30080_u16.to_be_bytes(), 6);
+        let frontend = *maps.v4().frontend(&key).unwrap();
+        assert_ne!(frontend.flags & Frontend::TABLE, 0);
+        let slots = maps.v4().slots(frontend.outside_first..frontend.outside_first + frontend.outside_count);
+        slots.iter().map(|id| maps.v4().backend(*id).addr.to_ip()).collect()
+    };
+    let mut here = desired(&[1, 2, 3, 4]);
+    let elsewhere = here.clone();
+    let backends = &mut here.ports.get_mut(&web()).unwrap().backends;
+    backends.values_mut().zip([Lists::Cluster, Lists::Both, Lists::Cluster, Lists::Both]).for_each(
+        |(backend, lists)| {
+            (backend.local, backend.lists) = (lists == Lists::Both, lists);
+        },
+    );
+    assert_eq!(table(&here, &desired(&[3, 9])), table(&elsewhere, &Desired::default()));
+}
+
+/// Where a table does not fit, the backends are listed, and stay so until something about them changes.
+#[test]
+fn without_room_for_a_table_chance_decides() {
+    let narrow = Capacities { slots: 300, ..ROOMY };
+    let mut maps = Realized::default();
+    let run = |maps: &mut Realized, wanted: &Desired, capacities| {
+        let todo = plan(wanted, maps, capacities);
+        assert!(todo.full.is_empty());
+        carry_out(maps, &todo.ops);
+        short(&todo.ops).into_iter().filter(|op| !op.starts_with("backend")).collect::<Vec<_>>()
+    };
+    run(&mut maps, &desired(&[1, 2]), &narrow);
+    // The new table and the old one do not fit both.
+    let listed = [
+        "slot 253 = 2",
+        "slot 254 = 3",
+        "frontend 10.0.0.1 = 1 slots 253+2",
+        "frontend 10.96.0.10 = 1 slots 253+2",
+        "frontend 192.0.2.1 = 1 slots 253+2",
+    ];
+    assert_eq!(run(&mut maps, &desired(&[2, 3]), &narrow), listed);
+    assert_eq!(run(&mut maps, &desired(&[2, 3]), &narrow), [""; 0], "though there is room now");
+    let ops = run(&mut maps, &desired(&[2, 4]), &narrow);
+    assert_eq!(ops[..3], ["slot 0 = 2", "slot 1 = 1", "a table"]);
+
+    // A Service that was for the cluster alone gets a table with its first NodePort.
+    let mut inside = desired(&[1, 2]);
+    inside.ports.get_mut(&web()).unwrap().frontends.retain(|_, rule| rule.kind == FrontendKind::ClusterIp);
+    let mut maps = Realized::default();
+    let ops = run(&mut maps, &inside, &ROOMY);
+    assert!(!ops.contains(&"a table".to_owned()), "{ops:?}");
+    let ops = run(&mut maps, &desired(&[1, 2]), &ROOMY);
+    assert!(ops.contains(&"a table".to_owned()), "{ops:?}");
 }
 
 /// After a crash between the frontends of a Service port, the end of its new stretch is nobody's, though it is right.
