@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proxy_agent::kernel::{
-    self, MapSet, MapSetError, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes, SocketLb,
+    self, MapSet, MapSetError, PEER_LISTS, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes,
+    SocketLb,
 };
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
@@ -67,8 +68,11 @@ fn every_program_loads() {
         programs.load_socket_hooks().unwrap_or_else(|error| {
             unreachable!("{}", message(&error));
         });
+        programs.load_peer_lists().unwrap_or_else(|error| {
+            unreachable!("{}", message(&error));
+        });
         let counts = programs.verified_instructions().unwrap();
-        assert_eq!(counts.len(), PROGRAMS.len() + SOCKET_PROGRAMS.len());
+        assert_eq!(counts.len(), PROGRAMS.len() + SOCKET_PROGRAMS.len() + PEER_LISTS.len());
         for (name, count) in counts {
             let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
             println!("{name:<12} log {log:<6} {count:>8} verified instructions", log = format!("{log:?}"));

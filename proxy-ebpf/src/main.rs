@@ -4,7 +4,8 @@
 //! them that are ports of a bridge, `*_l3` on devices without such headers (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an
 //! action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!
-//! `sock_*` run where processes name addresses or are told of them; the number is that of the family.
+//! `sock_*` run where processes name addresses or are told of them; the number is that of the family. `list_peers*` run
+//! when the agent asks which sockets were led where.
 //!
 //! Here is all the unsafe packet and map access; the core has none.
 #![no_std]
@@ -17,13 +18,16 @@
 
 mod env;
 mod maps;
+mod peers;
 mod socket;
 mod tc;
 mod tc_packet;
 
 use aya_ebpf::macros::{cgroup_sock_addr, classifier};
 use aya_ebpf::programs::{SockAddrContext, TcContext};
+use proxy_common::addr::{Ipv4, Ipv6};
 
+use peers::StorageIter;
 use socket::Hook;
 use tc::Direction;
 
@@ -106,6 +110,20 @@ pub fn sock_peer4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn sock_peer6(ctx: SockAddrContext) -> i32 {
     socket::run_v6(&ctx, Hook::Peer)
+}
+
+/// Lists what is stored with sockets that were led to an IPv4 backend.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/list_peers4")]
+pub extern "C" fn list_peers4(ctx: *const StorageIter) -> i32 {
+    peers::list::<Ipv4>(ctx)
+}
+
+/// The same of IPv6.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/list_peers6")]
+pub extern "C" fn list_peers6(ctx: *const StorageIter) -> i32 {
+    peers::list::<Ipv6>(ctx)
 }
 
 #[cfg(not(test))]

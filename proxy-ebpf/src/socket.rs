@@ -177,8 +177,8 @@ fn is_mapped(ctx: &SockAddrContext) -> bool {
 fn finish(outcome: Outcome) -> i32 {
     let error = match outcome {
         Outcome::Pass | Outcome::Translated => return ALLOW,
-        Outcome::Refused => {
-            count_drop(DropReason::NoBackend);
+        Outcome::Refused(reason) => {
+            count_drop(reason);
             ECONNREFUSED
         }
         Outcome::Dropped(reason) => {

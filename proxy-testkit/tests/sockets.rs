@@ -150,9 +150,10 @@ where
         assert!(outcome == Outcome::Translated || to == at(address, port, TCP), "left as it was");
         outcome
     };
-    assert_eq!(ask(places.to_nobody, 80), Outcome::Refused);
+    assert_eq!(ask(places.to_nobody, 80), Outcome::Refused(DropReason::NoBackend));
     assert_eq!(ask(places.guarded, 80), Outcome::Dropped(DropReason::SourceRange));
-    assert_eq!(ask(places.to_remote, 81), Outcome::Refused, "a port that the ClusterIP has not");
+    let no_port = Outcome::Refused(DropReason::UnknownPort);
+    assert_eq!(ask(places.to_remote, 81), no_port, "a port that the ClusterIP has not");
     assert_eq!(ask(places.outside, 80), Outcome::Pass);
     assert_eq!(ask(places.node, LOCAL_NODE_PORT), Outcome::Translated);
     let mut bound = HostSocket::<A>::new();
@@ -192,7 +193,8 @@ where
         assert_eq!(env.counters(id).flows, flows + 1);
     }
     assert_eq!(send(&mut env, &mut socket, &mut at(places.outside, 80, UDP)), Outcome::Pass);
-    assert_eq!(send(&mut env, &mut socket, &mut at(places.to_nobody, 80, UDP)), Outcome::Refused);
+    let nobody = Outcome::Refused(DropReason::NoBackend);
+    assert_eq!(send(&mut env, &mut socket, &mut at(places.to_nobody, 80, UDP)), nobody);
 }
 
 #[test]
@@ -206,7 +208,7 @@ fn a_socket_that_names_its_destination_each_time_has_a_flow_for_each() {
     env.remove_backends_v4();
     assert_eq!(
         send(&mut env, &mut socket, &mut { to }),
-        Outcome::Refused,
+        Outcome::Refused(DropReason::NoBackend),
         "its backend is gone, and no other is there"
     );
 }

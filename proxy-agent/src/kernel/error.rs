@@ -130,6 +130,9 @@ pub enum LoadError {
         /// What the kernel said.
         source: Box<aya::programs::ProgramError>,
     },
+    /// The kernel does not describe its types.
+    #[error("reading the description of the kernel's types (/sys/kernel/btf/vmlinux)")]
+    Btf(#[source] Box<aya::BtfError>),
     /// The network namespace is not known.
     #[error("asking for the cookie of this network namespace")]
     Namespace(#[source] io::Error),

@@ -14,6 +14,7 @@ mod expire;
 mod hierarchy;
 mod map;
 mod maps;
+mod peers;
 mod pins;
 mod programs;
 mod read;
@@ -33,7 +34,7 @@ pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
 pub use pins::{PinLock, PinPath};
-pub use programs::{LogError, OBJECT, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram};
+pub use programs::{LogError, OBJECT, PEER_LISTS, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram};
 pub use sock_diag::{AbortError, Aborted};
 pub use spec::Sizes;
 

@@ -1,6 +1,7 @@
 //! Loading the kernel programs, with the pinned maps.
 
-use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::Btf;
+use aya::programs::{CgroupSockAddr, Iter, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use tokio::io::Interest;
@@ -40,6 +41,9 @@ pub const SOCKET_PROGRAMS: [SocketProgram; 8] = [
     SocketProgram { name: "sock_connect4", attach_type: 10 },
     SocketProgram { name: "sock_connect6", attach_type: 11 },
 ];
+
+/// Names of the programs that list what is stored with sockets: those led to IPv4 backends, and to IPv6 ones.
+pub const PEER_LISTS: [&str; 2] = ["list_peers4", "list_peers6"];
 
 /// The first kernel with `bpf_set_retval`.
 const SET_RETVAL: KernelVersion = KernelVersion::new(5, 18, 0);
@@ -116,7 +120,27 @@ impl Programs {
         Ok(())
     }
 
-    /// The descriptor of such a program.
+    /// Loads the programs that list what is stored with sockets.
+    ///
+    /// # Errors
+    /// When the kernel refuses one: it has no description of its types (`CONFIG_DEBUG_INFO_BTF`), or is older than 5.12.
+    pub fn load_peer_lists(&mut self) -> Result<(), LoadError> {
+        let btf = Btf::from_sys_fs().map_err(|error| LoadError::Btf(Box::new(error)))?;
+        for name in PEER_LISTS {
+            let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
+            <&mut Iter>::try_from(program)
+                .and_then(|program| program.load("bpf_sk_storage_map", &btf))
+                .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+
+    /// The descriptor of such a program. `None` where the kernel has none.
+    pub(super) fn peer_list(&self, name: &str) -> Option<&ProgramFd> {
+        <&Iter>::try_from(self.ebpf.program(name)?).and_then(Iter::fd).ok()
+    }
+
+    /// The descriptor of a socket hook.
     pub(super) fn socket_hook(&self, name: &str) -> Result<&ProgramFd, ProgramError> {
         let program = self.ebpf.program(name).ok_or(ProgramError::NotLoaded)?;
         <&CgroupSockAddr>::try_from(program)?.fd()
@@ -131,6 +155,7 @@ impl Programs {
         PROGRAMS
             .into_iter()
             .chain(sockets)
+            .chain(PEER_LISTS)
             .map(|name| {
                 let program = self.ebpf.program(name).ok_or(LoadError::Missing { name })?;
                 let info = program.info().map_err(|source| LoadError::Program { name, source: Box::new(source) })?;

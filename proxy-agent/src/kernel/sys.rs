@@ -4,6 +4,7 @@
 //! enters the kernel is here; the functions are safe: they take slices and check their lengths.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -23,11 +24,13 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_ITER_CREATE: libc::c_int = 33;
 
 /// `BPF_LINK_TYPE_TCX`.
 const LINK_TYPE_TCX: u32 = 11;
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
+const BPF_TRACE_ITER: u32 = 28;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
@@ -79,6 +82,23 @@ struct LinkCreateAttr {
     relative_fd: u32,
     pad: u32,
     expected_revision: u64,
+}
+
+#[repr(C)]
+struct IterLinkAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_len: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+struct IterCreateAttr {
+    link_fd: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -359,6 +379,26 @@ pub(super) fn cgroup_link_create(
     };
     // SAFETY: there is no address in it.
     unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.and_then(owned)
+}
+
+/// Opens an iterator over the elements of a map: what is read is what the program writes about each.
+pub(super) fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
+    // The beginning of `union bpf_iter_link_info`.
+    let info = raw(map).to_ne_bytes();
+    let mut attr = IterLinkAttr {
+        prog_fd: raw(program),
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        info: address(&info),
+        info_len: 4,
+        pad: 0,
+    };
+    // SAFETY: `info` has as many bytes as said and outlives the call.
+    let link = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.and_then(owned)?;
+    let mut attr = IterCreateAttr { link_fd: raw(&link), flags: 0 };
+    // SAFETY: there is no address in it. What it makes keeps the link.
+    unsafe { bpf(BPF_ITER_CREATE, &mut attr) }.and_then(owned).map(File::from)
 }
 
 /// The cookie of this network namespace, by which the programs know it. `None` before kernel 5.14.

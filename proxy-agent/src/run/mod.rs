@@ -355,9 +355,8 @@ impl Owner {
             }
         };
         let sockets = self.sockets.reconcile(self.devices.programs());
-        if self.services.has_freed() {
-            self.sockets.abort_orphans(self.services.maps());
-        }
+        let has_freed = self.services.has_freed();
+        self.sockets.abort_orphans(has_freed, self.devices.programs(), self.services.maps());
         if devices && services && sockets && !self.is_ready && self.store.is_synced() {
             self.is_ready = true;
             tracing::info!("ready: Service ports: {}, devices: {}", self.services.count(), self.devices.count());

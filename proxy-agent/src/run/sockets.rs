@@ -14,6 +14,8 @@ pub(super) struct Sockets {
     group: Option<Cgroup>,
     /// What has been reported and is still so.
     trouble: Option<String>,
+    /// Backends have been freed, and sockets not looked through since.
+    has_orphans: bool,
     /// It has been said that sockets cannot be aborted.
     is_left_known: bool,
 }
@@ -29,7 +31,7 @@ impl Sockets {
                 None
             }
         };
-        Self { hooks: SocketHooks::default(), pins, group, trouble: None, is_left_known: false }
+        Self { hooks: SocketHooks::default(), pins, group, trouble: None, has_orphans: false, is_left_known: false }
     }
 
     /// Whether the node's own processes are served.
@@ -68,13 +70,16 @@ impl Sockets {
         self.trouble.is_none()
     }
 
-    /// Has processes connect anew whose connected UDP sockets talk to a backend that is gone.
-    pub(super) fn abort_orphans(&mut self, maps: &MapSet) {
-        if !self.are_served() {
+    /// Has processes connect anew whose connected UDP sockets talk to a backend that is gone, if backends have been freed.
+    /// What fails is tried again with the next round.
+    pub(super) fn abort_orphans(&mut self, has_freed: bool, programs: &Programs, maps: &MapSet) {
+        self.has_orphans |= has_freed;
+        if !self.has_orphans || !self.are_served() {
             return;
         }
-        match maps.abort_orphans() {
+        match maps.abort_orphans(programs) {
             Ok(aborted) => {
+                self.has_orphans = false;
                 if aborted.sockets > 0 {
                     tracing::info!(
                         "{} connected UDP sockets of this node talked to backends that are gone: aborted",
@@ -107,6 +112,12 @@ fn prepare(mode: SocketLb, given: Option<PathBuf>, programs: &mut Programs) -> R
             .ok_or("no control groups of version 2 are mounted (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")?,
     };
     programs.load_socket_hooks().map_err(|error| chain(&error).to_string())?;
+    if let Err(error) = programs.load_peer_lists() {
+        tracing::warn!(
+            "{}: connected UDP sockets of this node stay with a backend that is gone until they are closed",
+            chain(&error)
+        );
+    }
     if !group.is_root {
         tracing::info!(
             "{} is not the root of the control groups: only processes below it reach Services from this node itself",

@@ -63,8 +63,8 @@ pub enum Outcome {
     Pass,
     /// The destination is another one now.
     Translated,
-    /// The call fails: nobody serves.
-    Refused,
+    /// The call fails: nobody serves, or the frontend's address has no such port.
+    Refused(DropReason),
     /// The call fails: packets would have been dropped.
     Dropped(DropReason),
 }
@@ -82,7 +82,7 @@ pub fn connect<A: Family, E: Env<A>, S: Socket<A>>(env: &mut E, socket: &mut S, 
             (to.addr, to.port) = (peer.backend, peer.backend_port);
         }
         // Of an earlier connection of the same socket.
-        Outcome::Pass | Outcome::Refused | Outcome::Dropped(_) => socket.clear_peer(),
+        Outcome::Pass | Outcome::Refused(_) | Outcome::Dropped(_) => socket.clear_peer(),
     }
     outcome
 }
@@ -163,7 +163,8 @@ fn lead<A: Family, E: Env<A>, S: Socket<A>>(
     match select(env, &socket.source(), [0; 2], &key, &mut choice) {
         Ok(()) => {}
         Err(Refusal::NoFrontend) => return Outcome::Pass,
-        Err(Refusal::NobodyServes | Refusal::UnknownPort) => return Outcome::Refused,
+        Err(Refusal::NobodyServes) => return Outcome::Refused(DropReason::NoBackend),
+        Err(Refusal::UnknownPort) => return Outcome::Refused(DropReason::UnknownPort),
         Err(Refusal::Drop(reason)) => return Outcome::Dropped(reason),
     }
     peer.frontend = to.addr;

@@ -35,7 +35,7 @@ where
     match connect(env, &mut Unbound, &mut destination) {
         Outcome::Pass => Led::To(to),
         Outcome::Translated => Led::To(SocketAddr::new(destination.addr.to_ip(), u16::from_be_bytes(destination.port))),
-        Outcome::Refused => Led::Refused,
+        Outcome::Refused(_) => Led::Refused,
         Outcome::Dropped(_) => Led::Dropped,
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use proxy_testkit::Lab;
 use proxy_testkit::agent::AgentOptions;
 use proxy_testkit::client::{self, Answer};
@@ -145,7 +146,6 @@ fn a_socket_that_names_its_destination_each_time_stays_with_a_backend_until_that
 }
 
 #[test]
-#[ignore = "the kernel lists no storage with UDP sockets: the agent needs another way to know them"]
 fn a_connected_udp_socket_is_told_when_its_backend_is_gone_and_others_are_left_alone() {
     let mut lab = standard();
     let service = usual("host-udp", 73, [&lab.node2.a]);
@@ -174,13 +174,16 @@ fn a_connected_udp_socket_is_told_when_its_backend_is_gone_and_others_are_left_a
         }
         lab.change(&published, &moved).unwrap();
         for socket in &sockets {
-            eventually(Duration::from_secs(10), || match client::ask_again(socket) {
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
+            eventually(Duration::from_secs(10), || match socket.take_error()? {
+                Some(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
                 other => anyhow::bail!("{other:?}"),
             })
             .unwrap();
-            let again = if socket.local_addr().unwrap().is_ipv4() { to } else { mapped(to) };
-            socket.connect(again).unwrap_or_else(|error| panic!("connecting anew to {again}: {error}"));
+            // It is connected to nobody now.
+            assert_eq!(socket.send(b"who").unwrap_err().raw_os_error(), Some(libc::EDESTADDRREQ));
+            let again = if to.is_ipv4() && socket.local_addr().unwrap().is_ipv6() { mapped(to) } else { to };
+            node.inside(|| socket.connect(again)).unwrap_or_else(|error| panic!("connecting anew to {again}: {error}"));
+            assert_eq!(client::ask_again(socket).unwrap().pod, "pod2b", "connected anew");
         }
         assert_eq!(client::ask_again(&direct).unwrap().pod, "pod2a", "a socket that no Service led there");
         lab.change(&published, &service).unwrap();
