@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -149,13 +148,7 @@ impl HealthCheckServers {
 }
 
 async fn listen(address: IpAddr, port: u16, router: Router) -> io::Result<Listening> {
-    let listener = match TcpListener::bind(SocketAddr::new(address, port)).await {
-        // A node without IPv6.
-        Err(error) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).await
-        }
-        other => other,
-    }?;
+    let listener = http::listen(SocketAddr::new(address, port)).await?;
     let (end, ended) = oneshot::channel::<()>();
     let ended = async {
         let _sender_gone = ended.await;

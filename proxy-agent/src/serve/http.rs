@@ -1,6 +1,7 @@
 //! What all servers have in common.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +24,7 @@ pub struct ServeError {
     /// Where.
     pub address: SocketAddr,
     /// Why not.
-    pub source: std::io::Error,
+    pub source: io::Error,
 }
 
 /// Serves for ever, trying again as long as the address cannot be bound to, or reports that and gives up if there is
@@ -36,7 +37,7 @@ pub(super) async fn keep_serving(
 ) {
     let mut last = String::new();
     loop {
-        let source = match TcpListener::bind(address).await {
+        let source = match listen(address).await {
             Ok(listener) => {
                 tracing::info!("{what} at {address}");
                 last.clear();
@@ -57,6 +58,21 @@ pub(super) async fn keep_serving(
             }
         }
         sleep(RETRY).await;
+    }
+}
+
+/// Listens at an address. Those that stand for all of a family stand for both where the kernel has both, as with Go's `net.Listen`:
+/// kube-proxy's default of 0.0.0.0 answers at the node's IPv6 addresses, too.
+pub(super) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_unspecified() {
+        return TcpListener::bind(address).await;
+    }
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, address.port())).await {
+        // A node without IPv6.
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
     }
 }
 

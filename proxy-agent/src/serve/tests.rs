@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -153,6 +153,21 @@ fn the_status_server_answers_as_kube_proxys() {
     let newer = ask(world.metrics, "/metrics", "application/openmetrics-text; version=1.0.0").unwrap();
     assert!(newer.headers["content-type"].starts_with("application/openmetrics-text; version=1.0.0"));
     assert!(newer.body.ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_address_of_all_is_that_of_both_families() {
+    for any in ["0.0.0.0", "[::]"] {
+        let state = Arc::new(State::new(Duration::from_secs(60), Value::Null, |_| {}));
+        let (recorder, _notices) = events::channel("n1");
+        let (_checks, wanted) = watch::channel(Checks::default());
+        let port = free_port();
+        let healthz = Some(format!("{any}:{port}").parse().unwrap());
+        let _serving = start(state, Addresses { healthz, metrics: None, hard_fail: false }, wanted, recorder).unwrap();
+        for to in [loopback(port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)] {
+            assert_eq!(eventually(|| ask(to, "/livez", "").ok()).status, 200, "{any}, asked at {to}");
+        }
+    }
 }
 
 fn check(port: u16, local_endpoints: usize) -> HealthCheck {
