@@ -1,5 +1,7 @@
 //! From the text of the API server to objects, each by itself.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
@@ -39,6 +41,8 @@ pub(super) enum Line {
     Gone(Option<ObjectRef>),
     /// Nothing but the place in time.
     Bookmark,
+    /// A bookmark: of a streaming list all objects have come.
+    AllSent,
     /// The watch cannot go on.
     Error(Box<Status>),
 }
@@ -73,6 +77,21 @@ struct Meta {
     resource_version: Option<String>,
 }
 
+/// What is read of a bookmark that may be the end of a streaming list.
+#[derive(Deserialize)]
+struct Marked {
+    metadata: Marks,
+}
+
+#[derive(Deserialize)]
+struct Marks {
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The annotation of the bookmark behind the last object (`InitialEventsAnnotationKey` of meta/v1).
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
 /// Reads a line of a watch. With it comes the place in time that it leads to.
 pub(super) fn line(kind: Kind, text: &str) -> Result<(Line, Option<String>), serde_json::Error> {
     let event: Event = serde_json::from_str(text)?;
@@ -83,11 +102,18 @@ pub(super) fn line(kind: Kind, text: &str) -> Result<(Line, Option<String>), ser
     let mut meta = serde_json::from_str::<Named>(event.object.get()).map(|named| named.metadata).unwrap_or_default();
     let version = meta.resource_version.take();
     let line = match event.r#type {
+        "BOOKMARK" if is_end(event.object) => Line::AllSent,
         "BOOKMARK" => Line::Bookmark,
         "DELETED" => Line::Gone(meta.reference(kind)),
         _ => Line::Changed(object(kind, event.object)),
     };
     Ok((line, version))
+}
+
+fn is_end(bookmark: &RawValue) -> bool {
+    let annotations =
+        serde_json::from_str::<Marked>(bookmark.get()).ok().and_then(|marked| marked.metadata.annotations);
+    annotations.is_some_and(|all| all.get(INITIAL_EVENTS_END).is_some_and(|value| value == "true"))
 }
 
 /// Reads an object.

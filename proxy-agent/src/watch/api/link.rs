@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
 
 use super::servers::Failure;
 use crate::event::Event;
@@ -16,6 +17,8 @@ pub(super) struct Link {
     hint: Option<String>,
     /// 1 while it is there.
     up: Gauge,
+    /// Kinds that wait for their next try are told when another has got an answer again.
+    back: watch::Sender<()>,
     state: Mutex<State>,
 }
 
@@ -31,7 +34,12 @@ struct State {
 
 impl Link {
     pub(super) fn new(addresses: String, hint: Option<String>, up: Gauge) -> Self {
-        Self { addresses, hint, up, state: Mutex::default() }
+        Self { addresses, hint, up, back: watch::Sender::default(), state: Mutex::default() }
+    }
+
+    /// Told each time that a kind whose last request got no answer gets one.
+    pub(super) fn back(&self) -> watch::Receiver<()> {
+        self.back.subscribe()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,6 +83,9 @@ impl Link {
     /// A request about this kind was answered. Returns what is new about that.
     pub(super) fn answered(&self, kind: Kind) -> Vec<Event> {
         let mut state = self.state();
+        if state.unanswered.contains(&kind) {
+            self.back.send_replace(());
+        }
         let mut news = state.reached(kind);
         news.extend(state.allowed(kind));
         if state.unanswered.is_empty() {

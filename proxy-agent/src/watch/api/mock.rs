@@ -22,7 +22,21 @@ pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(super) const NODES: &str = "/api/v1/nodes";
 pub(super) const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
+const INITIAL: &str = "sendInitialEvents=true";
+
 type Watcher = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
+
+/// What becomes of a request for a streaming list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Streams {
+    /// Refused, as by a server without the feature WatchList.
+    #[default]
+    None,
+    /// Every object comes, and the mark behind the last.
+    Whole,
+    /// Every object comes, and the connection breaks off before the mark.
+    Cut,
+}
 
 /// What the server holds and saw. It outlives a stop, as etcd does.
 #[derive(Default)]
@@ -32,6 +46,8 @@ pub(super) struct World {
     pub version: u64,
     /// Items in a page.
     pub page: Option<usize>,
+    /// How streaming lists are answered.
+    pub streams: Streams,
     /// Path and query of each request.
     pub requests: Vec<String>,
     /// Answers in place of the usual ones, by path.
@@ -125,9 +141,15 @@ impl Mock {
         }
     }
 
-    /// The requests for watches of a path so far.
+    /// The requests for watches of a path so far, from some place in time.
     pub(super) fn watches(&self, path: &str) -> Vec<String> {
-        self.requests(path).into_iter().filter(|request| request.contains("watch=true")).collect()
+        let is_watch = |request: &String| request.contains("watch=true") && !request.contains(INITIAL);
+        self.requests(path).into_iter().filter(is_watch).collect()
+    }
+
+    /// The requests for streaming lists of a path so far.
+    pub(super) fn streams(&self, path: &str) -> Vec<String> {
+        self.requests(path).into_iter().filter(|request| request.contains(INITIAL)).collect()
     }
 
     /// The requests for lists of a path so far.
@@ -161,6 +183,21 @@ impl World {
         self.watchers.retain(|(watched, watcher)| watched != path || watcher.unbounded_send(Ok(line.clone())).is_ok());
     }
 
+    fn stream(&mut self, path: &str, streams: Streams) -> Response {
+        let (watcher, lines) = mpsc::unbounded();
+        let send = |line: Value| watcher.unbounded_send(Ok(Bytes::from(format!("{line}\n")))).unwrap();
+        for (_, object) in self.objects.iter().filter(|((of, _), _)| of == path) {
+            send(json!({"type": "ADDED", "object": object}));
+        }
+        if streams == Streams::Whole {
+            let annotations = json!({"k8s.io/initial-events-end": "true"});
+            let metadata = json!({"resourceVersion": self.version.to_string(), "annotations": annotations});
+            send(json!({"type": "BOOKMARK", "object": {"metadata": metadata}}));
+            self.watchers.push((path.to_owned(), watcher));
+        }
+        Body::from_stream(lines).into_response()
+    }
+
     fn list(&self, path: &str, from: usize) -> Response {
         let items: Vec<&Value> =
             self.objects.iter().filter(|((of, _), _)| of == path).map(|(_, object)| object).collect();
@@ -189,6 +226,12 @@ async fn answer(State(world): State<Arc<Mutex<World>>>, request: Request) -> Res
     }
     if query.get("watch") != Some(&"true") {
         return world.list(&path, query.get("continue").map_or(0, |from| from.parse().unwrap()));
+    }
+    if query.get("sendInitialEvents") == Some(&"true") {
+        return match world.streams {
+            Streams::None => refuse(422, "sendInitialEvents: Forbidden: not enabled"),
+            streams => world.stream(&path, streams),
+        };
     }
     let from: u64 = query["resourceVersion"].parse().unwrap();
     let is_expired = from < world.oldest;

@@ -1,8 +1,9 @@
 //! The cluster as a source: Services, EndpointSlices and this Node, from the API server.
 //!
-//! Each kind is listed in pages and then watched, as client-go's reflector does it
-//! (`tools/cache/reflector.go`): bookmarks keep the place, an expired place (410) means a new list, and retries
-//! come later each time and at random, so that the nodes of a cluster do not come back all at once.
+//! Each kind is listed, as a stream where the API server offers that and in pages elsewhere, and then watched, as
+//! client-go's reflector does it (`tools/cache/reflector.go`): bookmarks keep the place, an expired place (410) means a new list, and retries
+//! come later each time and at random, so that the nodes of a cluster do not come back all at once. The first kind that
+//! gets an answer again tells the others of the same agent.
 //!
 //! Why not kube's own watcher: it decodes a list as a whole, so that one odd object hides all others, and it
 //! does not tell when a watch was taken up again, so that nobody could say that the API server is back.

@@ -1,4 +1,4 @@
-//! One kind: list it, watch it, for ever.
+//! One kind: list it, as a stream or page by page, watch it, for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::io::AsyncBufReadExt;
 use futures::stream::StreamExt;
 use kube::api::{ListParams, WatchParams};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::decode::{self, Line, Page, Read};
@@ -47,6 +48,10 @@ pub(super) struct Reflector {
     link: Arc<Link>,
     patience: Patience,
     delay: Duration,
+    /// Told when another kind has reached the API server again.
+    back: watch::Receiver<()>,
+    /// That has ended a wait, and nothing has come of it yet.
+    was_woken: bool,
     events: EventSender,
     /// What is wrong with which object; `None` for those without a name.
     troubles: BTreeMap<Option<ObjectRef>, Problem>,
@@ -78,7 +83,9 @@ impl Reflector {
             Kind::ServiceCidr => ("/apis/networking.k8s.io/v1/servicecidrs", None, None),
         };
         let delay = patience.first_retry;
-        Self { kind, path, labels, fields, servers, link, patience, delay, events, troubles: BTreeMap::new() }
+        let (back, troubles) = (link.back(), BTreeMap::new());
+        let was_woken = false;
+        Self { kind, path, labels, fields, servers, link, patience, delay, back, was_woken, events, troubles }
     }
 
     /// Works until the receiver of the events is gone.
@@ -88,23 +95,31 @@ impl Reflector {
 
     async fn work(&mut self) -> Result<(), Closed> {
         loop {
-            let mut version = match self.list().await? {
-                Ok(version) => version,
-                // Before Kubernetes 1.33 there are none.
-                Err(Failure::Refused(404, _)) if self.kind == Kind::ServiceCidr => {
-                    self.tell(vec![Event::Listed { kind: self.kind, objects: BTreeSet::new() }]).await?;
-                    sleep(ABSENT_KIND).await;
-                    continue;
-                }
-                Err(failure) => {
-                    tracing::debug!("listing {}s: {failure:?}", self.kind);
-                    self.tell(self.link.failed(self.kind, &failure)).await?;
+            let mut version = None;
+            let mut end = self.watch(&mut version).await?;
+            if version.is_none() {
+                if matches!(end, End::ResumeLater) {
                     self.wait().await;
-                    continue;
                 }
-            };
+                version = match self.list().await? {
+                    Ok(version) => Some(version),
+                    // Before Kubernetes 1.33 there are none.
+                    Err(Failure::Refused(404, _)) if self.kind == Kind::ServiceCidr => {
+                        self.tell(vec![Event::Listed { kind: self.kind, objects: BTreeSet::new() }]).await?;
+                        sleep(ABSENT_KIND).await;
+                        continue;
+                    }
+                    Err(failure) => {
+                        tracing::debug!("listing {}s: {failure:?}", self.kind);
+                        self.tell(self.link.failed(self.kind, &failure)).await?;
+                        self.wait().await;
+                        continue;
+                    }
+                };
+                end = End::Resume;
+            }
             loop {
-                match self.watch(&mut version).await? {
+                match end {
                     End::Resume => {}
                     End::ResumeLater => self.wait().await,
                     End::Relist => {
@@ -113,12 +128,14 @@ impl Reflector {
                         break;
                     }
                 }
+                end = self.watch(&mut version).await?;
             }
         }
     }
 
-    /// Lists everything. Returns the place in time to watch from.
+    /// Lists everything, page by page. Returns the place in time to watch from.
     async fn list(&mut self) -> Result<Result<String, Failure>, Closed> {
+        self.back.mark_unchanged();
         let mut objects = BTreeSet::new();
         let mut params = ListParams {
             label_selector: self.labels.clone(),
@@ -144,12 +161,7 @@ impl Reflector {
                 Some(next) => params.continue_token = Some(next),
                 None => {
                     let version = page.metadata.resource_version.unwrap_or_else(|| "0".to_owned());
-                    let mut news = Vec::new();
-                    let gone = |object: &Option<ObjectRef>| object.as_ref().is_none_or(|it| !objects.contains(it));
-                    for (_, mended) in self.troubles.extract_if(.., |object, _| gone(object) && object.is_some()) {
-                        news.push(Event::Mended(mended));
-                    }
-                    news.push(Event::Listed { kind: self.kind, objects });
+                    let news = self.listed(objects);
                     self.tell(news).await?;
                     return Ok(Ok(version));
                 }
@@ -157,36 +169,54 @@ impl Reflector {
         }
     }
 
+    /// What there is to say when all objects have come.
+    fn listed(&mut self, objects: BTreeSet<ObjectRef>) -> Vec<Event> {
+        let gone = |object: &Option<ObjectRef>| object.as_ref().is_none_or(|it| !objects.contains(it));
+        let mended = self.troubles.extract_if(.., |object, _| gone(object) && object.is_some());
+        let mut news: Vec<Event> = mended.map(|(_, problem)| Event::Mended(problem)).collect();
+        news.push(Event::Listed { kind: self.kind, objects });
+        news
+    }
+
     /// Watches from a place in time, and keeps it up to date.
-    async fn watch(&mut self, version: &mut String) -> Result<End, Closed> {
+    ///
+    /// From none: the server first sends every object there is (a streaming list, KEP-3157; beta since Kubernetes 1.32),
+    /// and then says which place that was. Servers before that refuse, as may others: no place then, and the
+    /// list is to be got page by page.
+    async fn watch(&mut self, version: &mut Option<String>) -> Result<End, Closed> {
+        self.back.mark_unchanged();
         let params = WatchParams {
             label_selector: self.labels.clone(),
             field_selector: self.fields.clone(),
             timeout: Some(WATCH_SECONDS + fastrand::u32(0..WATCH_SECONDS)),
             bookmarks: true,
-            ..WatchParams::default()
+            send_initial_events: version.is_none(),
         };
         let began = Instant::now();
-        let (stream, server) = match self.servers.watch(self.path, &params, version, self.patience.answer).await {
+        let from = version.as_deref().unwrap_or_default();
+        let (stream, server) = match self.servers.watch(self.path, &params, from, self.patience.answer).await {
             Ok(begun) => begun,
             Err(failure) => {
                 tracing::debug!("watching {}s: {failure:?}", self.kind);
-                self.tell(self.link.failed(self.kind, &failure)).await?;
-                return Ok(match failure {
-                    Failure::NoAnswer(_) => End::ResumeLater,
-                    Failure::Refused(..) | Failure::Expired => End::Relist,
-                });
+                let has_no_answer = matches!(failure, Failure::NoAnswer(_));
+                // What is wrong with the request for a streaming list, the list will show.
+                if has_no_answer || version.is_some() {
+                    self.tell(self.link.failed(self.kind, &failure)).await?;
+                }
+                return Ok(if has_no_answer { End::ResumeLater } else { End::Relist });
             }
         };
         self.tell(self.link.answered(self.kind)).await?;
         let mut lines = Box::pin(stream).lines();
+        let mut objects = BTreeSet::new();
         let mut has_news = false;
         loop {
-            let text = match timeout(self.patience.quiet, lines.next()).await {
+            let quiet = if version.is_none() { self.patience.answer } else { self.patience.quiet };
+            let text = match timeout(quiet, lines.next()).await {
                 Ok(Some(Ok(text))) => text,
                 // The end that the server was asked for, if it comes late enough.
-                Ok(None) if has_news || began.elapsed() >= self.patience.short => {
-                    self.delay = self.patience.first_retry;
+                Ok(None) if version.is_some() && (has_news || began.elapsed() >= self.patience.short) => {
+                    self.has_progressed();
                     return Ok(End::Resume);
                 }
                 broken => {
@@ -206,23 +236,33 @@ impl Reflector {
                 }
             };
             let mut news = Vec::new();
+            let next = next.filter(|next| !next.is_empty());
             match line {
-                Line::Changed(read) => self.take(read, &mut BTreeSet::new(), &mut news),
+                Line::Changed(read) => self.take(read, &mut objects, &mut news),
                 Line::Gone(Some(object)) => {
                     news.extend(self.troubles.remove(&Some(object.clone())).map(Event::Mended));
+                    objects.remove(&object);
                     news.push(Event::Delete(object));
                 }
-                Line::Gone(None) | Line::Bookmark => {}
+                Line::AllSent if version.is_none() => {
+                    tracing::debug!("{}s came as a stream", self.kind);
+                    news = self.listed(std::mem::take(&mut objects));
+                    version.clone_from(&next);
+                }
+                Line::Gone(None) | Line::Bookmark | Line::AllSent => {}
                 Line::Error(status) => {
                     tracing::debug!("the watch of {}s ended: {} {}", self.kind, status.code, status.message);
                     return Ok(End::Relist);
                 }
             }
-            if let Some(next) = next.filter(|next| !next.is_empty()) {
-                *version = next;
+            if version.is_some() {
+                objects.clear();
+                if next.is_some() {
+                    *version = next;
+                }
+                has_news = true;
+                self.has_progressed();
             }
-            has_news = true;
-            self.delay = self.patience.first_retry;
             self.tell(news).await?;
         }
     }
@@ -255,9 +295,21 @@ impl Reflector {
         self.events.send(news).await.map_err(|_| Closed)
     }
 
-    /// Waits before a retry: between half and one and a half times the delay, which doubles each time.
-    async fn wait(&mut self) {
-        sleep(self.delay.mul_f64(0.5 + fastrand::f64())).await;
+    /// Waits before a retry: between half and one and a half times the delay, which doubles each time. Where another kind
+    /// reaches the API server meanwhile, the wait is over, once: servers that answer some requests only would never be
+    /// left in peace.
+    pub(super) async fn wait(&mut self) {
+        let delay = self.delay.mul_f64(0.5 + fastrand::f64());
         self.delay = (self.delay * 2).min(self.patience.last_retry);
+        tokio::select! {
+            () = sleep(delay) => {}
+            Ok(()) = self.back.changed(), if !self.was_woken => self.was_woken = true,
+        }
+    }
+
+    /// The next wait is a short one again.
+    pub(super) fn has_progressed(&mut self) {
+        self.delay = self.patience.first_retry;
+        self.was_woken = false;
     }
 }

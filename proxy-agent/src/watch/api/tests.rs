@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod streams;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
