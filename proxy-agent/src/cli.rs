@@ -69,6 +69,10 @@ pub struct RunArgs {
     /// Which rules differ from what is usual.
     #[command(flatten)]
     pub rules: RuleArgs,
+    /// Do not start where a range of ClusterIPs (ServiceCIDR objects, --service-cluster-ip-range) overlaps with pods' ranges,
+    /// this node's addresses or its routes; by default that is a warning
+    #[arg(long)]
+    pub strict: bool,
     /// Devices to attach to instead of those that the rule finds: names, or beginnings of names with +; with ! to
     /// exclude; the last that fits decides
     #[arg(long, value_name = "LIST")]

@@ -10,10 +10,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
 use rtnetlink::{Handle, RouteMessageBuilder, constants as groups};
 use tokio::sync::watch;
@@ -152,6 +153,7 @@ async fn read(handle: &Handle) -> Result<Network, NetlinkError> {
         let mut routes = Box::pin(handle.route().get(request).execute());
         while let Some(message) = routes.try_next().await.map_err(failed("routes"))? {
             network.default_routes.extend(default_routes(family, &message));
+            network.routes.extend(destination(&message));
         }
     }
     Ok(network)
@@ -208,6 +210,19 @@ fn address(message: AddressMessage) -> Option<Address> {
         is_tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed)
             && !flags.contains(AddressFlags::Optimistic),
     })
+}
+
+/// Where a route leads to that is not a default route.
+fn destination(message: &RouteMessage) -> Option<IpNet> {
+    if message.header.destination_prefix_length == 0 || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let destination = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
+    IpNet::new(destination, message.header.destination_prefix_length).ok()
 }
 
 /// The default routes in a message: one for each device of a multipath route.

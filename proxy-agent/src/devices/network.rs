@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::model::Family;
 
 /// A network device.
@@ -67,6 +69,9 @@ pub struct Network {
     pub addresses: Vec<Address>,
     /// The default routes of all routing tables, the best first.
     pub default_routes: BTreeSet<DefaultRoute>,
+    /// Where all other routes lead to, of all tables: those to hosts and networks, not to the node's own addresses. As of
+    /// the last reading: a change of these alone is not heard of at once.
+    pub routes: BTreeSet<IpNet>,
 }
 
 impl Network {

@@ -9,7 +9,7 @@ use proxy_common::maps::FrontendKind;
 use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
 use super::node_ports::{LOOPBACK, node_port_addresses};
-use super::service_nets::{overlaps, service_nets};
+use super::service_nets::{overlap_message, overlaps, service_nets};
 use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
 use crate::object::{EndpointSlice, Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
@@ -51,15 +51,13 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     model.desired.service_nets = service_nets(&named, &model.desired.cluster_ips, options.proxy_name.is_none());
     let mut pods = model.desired.local_ranges.clone();
     pods.extend(node.into_iter().flat_map(|node| &node.pod_cidrs));
-    for (range, with) in overlaps(&named, &pods, &model.desired.node_addresses) {
+    model.desired.overlaps = overlaps(&named, &pods, &model.desired.node_addresses, &view.routes);
+    for (range, with) in &model.desired.overlaps {
         // What seems to be nobody's may be a pod's: it passes.
         let ranges =
-            model.desired.service_nets.iter_mut().filter(|(net, _)| net.contains(&range) || range.contains(*net));
+            model.desired.service_nets.iter_mut().filter(|(net, _)| net.contains(range) || range.contains(*net));
         ranges.for_each(|(_, is_complete)| *is_complete = false);
-        let message = format!(
-            "the range of ClusterIPs {range} overlaps with {with}: Services and what has these addresses may get each \
-             other's packets; give the cluster ranges that do not overlap"
-        );
+        let message = overlap_message(range, with);
         model.problems.push(Problem { place: None, object: None, message });
     }
     let mut wanted = Vec::new();

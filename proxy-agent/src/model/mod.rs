@@ -26,6 +26,7 @@ pub use health::{NoLocal, health_check_addresses, no_local};
 pub use node::is_eligible;
 pub use node_ports::NodePortAddresses;
 pub use options::{DetectLocal, ModelOptions};
+pub use service_nets::overlap_message;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +111,8 @@ pub struct Desired {
     /// The ranges that ClusterIPs are from, at most [`SERVICE_NETS`](proxy_common::maps::SERVICE_NETS) of each family, and
     /// whether every ClusterIP there is known, so that packets to other addresses can be dropped.
     pub service_nets: BTreeMap<IpNet, bool>,
+    /// Ranges that ClusterIPs are from and others have addresses in, too: with whom, in words. Nothing for the kernel.
+    pub overlaps: BTreeMap<IpNet, String>,
     /// What load balancers are to be told about this node, by Service. Nothing for the kernel.
     pub health_checks: BTreeMap<ObjectName, HealthCheck>,
 }
@@ -203,6 +206,8 @@ pub struct NodeView {
     pub addresses: BTreeSet<IpAddr>,
     /// Addresses found on any of its devices.
     pub own: BTreeSet<IpAddr>,
+    /// Where its routes lead to, but for the default routes.
+    pub routes: BTreeSet<IpNet>,
 }
 
 #[cfg(test)]

@@ -31,20 +31,49 @@ pub(super) fn service_nets(named: &BTreeSet<IpNet>, used: &BTreeSet<IpAddr>, see
     nets
 }
 
-/// Ranges of ClusterIPs that pods or the node have addresses of, too, each with what it overlaps with, in words. What is
-/// nobody's in there must not be taken for a Service's.
+/// How many of one kind are named where there are many.
+const NAMED: usize = 3;
+
+/// Ranges of ClusterIPs that others have addresses of, too: pods, the node, or what a route leads to. With it whom, in words.
+/// What is nobody's in there must not be taken for a Service's.
+///
+/// A route that is wider than the range says no more about it than a default route.
 pub(super) fn overlaps(
     named: &BTreeSet<IpNet>,
     pods: &BTreeSet<IpNet>,
     node: &BTreeSet<IpAddr>,
+    routes: &BTreeSet<IpNet>,
 ) -> BTreeMap<IpNet, String> {
     let meet = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
     let with = |net: &IpNet| {
-        let pods = pods.iter().filter(|pods| meet(net, pods)).map(|pods| format!("the pods' range {pods}"));
-        let node = node.iter().filter(|address| net.contains(*address)).map(|own| format!("this node's address {own}"));
-        pods.chain(node).collect::<Vec<_>>().join(", ")
+        let pods = pods.iter().filter(|pods| meet(net, pods)).map(ToString::to_string);
+        let node = node.iter().filter(|address| net.contains(*address)).map(ToString::to_string);
+        let routes = routes.iter().filter(|route| net.contains(*route)).map(ToString::to_string);
+        [in_words("the pods' range", pods), in_words("this node's address", node), in_words("the route to", routes)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     named.iter().map(|net| (*net, with(net))).filter(|(_, with)| !with.is_empty()).collect()
+}
+
+/// The first few of them, each with a word for what it is, and how many more there are.
+fn in_words(what: &str, all: impl Iterator<Item = String>) -> Option<String> {
+    let all: Vec<String> = all.collect();
+    let mut words: Vec<String> = all.iter().take(NAMED).map(|one| format!("{what} {one}")).collect();
+    if all.len() > NAMED {
+        words.push(format!("{} more", all.len() - NAMED));
+    }
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// What is to be said about a range of ClusterIPs that overlaps with others.
+pub fn overlap_message(range: &IpNet, with: &str) -> String {
+    format!(
+        "the range of ClusterIPs {range} overlaps with {with}: Services and what has these addresses may get each \
+         other's packets; give the cluster ranges that do not overlap"
+    )
 }
 
 /// The smallest range that has all of these addresses, which are of one family.
@@ -67,20 +96,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_that_pods_or_the_node_use_too() {
-        let named = ["10.96.0.0/12", "10.128.0.0/16", "fd00::/108"].map(|net| net.parse().unwrap()).into();
-        let pods = ["10.100.3.0/24", "fd00::/64", "10.244.0.0/16"].map(|net| net.parse().unwrap()).into();
-        let node = ["10.128.0.7", "192.168.0.1"].map(|address| address.parse().unwrap()).into();
+    fn ranges_that_pods_the_node_or_routes_use_too() {
+        fn set<T: std::str::FromStr + Ord>(words: &str) -> BTreeSet<T> {
+            words.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+        }
+        let named = set("10.96.0.0/12 10.128.0.0/16 10.200.0.0/24 fd00::/108");
+        let pods = set("10.100.3.0/24 fd00::/64 10.244.0.0/16");
+        let node = set("10.128.0.7 192.168.0.1");
+        // Wider than a range: a way to anywhere.
+        let wider = "10.0.0.0/8 fd00::/16";
+        let routes = set(&format!("{wider} 10.200.0.0/24 10.200.0.1/32 10.200.0.2/32 10.200.0.3/32 10.200.0.4/32"));
         let show = |(net, with): (IpNet, String)| format!("{net}: {with}");
         assert_eq!(
-            overlaps(&named, &pods, &node).into_iter().map(show).collect::<Vec<_>>(),
+            overlaps(&named, &pods, &node, &routes).into_iter().map(show).collect::<Vec<_>>(),
             [
                 "10.96.0.0/12: the pods' range 10.100.3.0/24",
                 "10.128.0.0/16: this node's address 10.128.0.7",
+                "10.200.0.0/24: the route to 10.200.0.0/24, the route to 10.200.0.1/32, the route to 10.200.0.2/32, 2 more",
                 "fd00::/108: the pods' range fd00::/64",
             ]
         );
-        assert!(overlaps(&named, &BTreeSet::new(), &BTreeSet::new()).is_empty());
+        assert!(overlaps(&named, &BTreeSet::new(), &BTreeSet::new(), &set(wider)).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod changes;
 mod rules;
+mod service_nets;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,7 @@ fn node() -> NodeView {
         name: "n1".into(),
         addresses: ["10.0.0.1", "fd01::1", "127.0.0.1", "::1"].map(|a| a.parse().unwrap()).into(),
         own: ["10.0.0.1", "10.244.0.254"].map(|a| a.parse().unwrap()).into(),
+        routes: ["10.244.0.0/24", "10.244.1.0/24"].map(|a| a.parse().unwrap()).into(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod config_file;
 mod devices;
+mod news;
 mod oom;
 pub mod rules;
 mod services;
@@ -15,12 +16,13 @@ mod sockets;
 mod sysctl;
 mod triggers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -30,12 +32,12 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, PodDevices, decide, follow};
 use crate::event::{Event, EventReceiver};
-use crate::events::{self, Notice};
+use crate::events::{self, Notice, Recorder};
 use crate::kernel::{
     self, AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
 };
-use crate::model::{Family, is_eligible, no_local};
-use crate::object::{EndpointSlice, Kind, Object, ObjectName, ObjectRef};
+use crate::model::{Family, NodeView, is_eligible, no_local, overlap_message};
+use crate::object::Kind;
 use crate::output::chain;
 use crate::serve::metrics::gauge;
 use crate::serve::{self, Addresses, Checks, PinnedMaps, ServeError, State};
@@ -53,6 +55,9 @@ const COALESCE: Duration = Duration::from_millis(3);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// An Event about why the agent ends has so long to be sent.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The reason of Events about a range of ClusterIPs that others have addresses in.
+const OVERLAP: &str = "ServiceRangeOverlap";
 
 /// Flows that are over are removed so often.
 const EXPIRY: Duration = Duration::from_secs(15);
@@ -90,6 +95,9 @@ pub enum RunError {
     /// A server cannot be started, and the agent is to end for it.
     #[error(transparent)]
     Bind(#[from] ServeError),
+    /// Others have addresses in a range of ClusterIPs, and the operator does not want that.
+    #[error("{0} (to start all the same: without --strict)")]
+    Overlap(String),
     /// The configuration file says something else now.
     #[error("{} has changed: ending, to be started again with it; the kernel goes on forwarding", path.display())]
     ConfigChanged {
@@ -133,7 +141,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
     let sockets = Sockets::new(args.socket_lb, args.cgroup, &mut programs, pins.clone());
     let (mut options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
     options.localhost_node_ports = settings.localhost_node_ports() && sockets.are_served();
-    let services = Services::new(maps, node_name.clone(), options, args.sizes.into())?;
+    let services = Services::new(maps, options, args.sizes.into())?;
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
         node_name,
@@ -175,6 +183,9 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         is_ready: false,
         state,
         checks,
+        recorder: recorder.clone(),
+        overlaps: BTreeMap::new(),
+        is_strict: args.strict,
         triggers: Triggers::new(Timestamp::now()),
         waiting_since: None,
         node_was_there: false,
@@ -183,7 +194,13 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         min_sync_period: settings.min_sync_period,
     };
     tokio::select! {
-        () = owner.work(events) => {}
+        error = owner.work(events) => {
+            if let RunError::Overlap(note) = &error {
+                recorder.record(Notice::warning(recorder.about_node(), OVERLAP, "StartKubeProxy", note.clone()));
+                sleep(LAST_WORD).await;
+            }
+            return Err(error);
+        }
         failure = serving.failed() => {
             let reason = match failure.what {
                 "healthz" => "FailedToStartProxierHealthcheck",
@@ -224,6 +241,11 @@ struct Owner {
     /// What the servers read.
     state: Arc<State>,
     checks: watch::Sender<Checks>,
+    recorder: Recorder,
+    /// Ranges of ClusterIPs that overlap with others, of which an Event was made.
+    overlaps: BTreeMap<IpNet, String>,
+    /// To end if there are such ranges when the agent begins to work.
+    is_strict: bool,
     triggers: Triggers,
     /// Since when the first change waits that is not in the kernel.
     waiting_since: Option<Instant>,
@@ -240,8 +262,8 @@ struct Owner {
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Owner {
-    /// Works off news for ever.
-    async fn work(&mut self, mut events: EventReceiver) {
+    /// Works off news for ever, unless it turns out that the agent must not start.
+    async fn work(&mut self, mut events: EventReceiver) -> RunError {
         let mut inspection = interval(self.sync_period);
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY);
@@ -268,6 +290,9 @@ impl Owner {
                 _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
+                    if let Err(error) = self.check_ranges() {
+                        return error;
+                    }
                     last_sync = Some(Instant::now());
                     if self.bring_into_kernel() {
                         delay = FIRST_RETRY;
@@ -328,16 +353,37 @@ impl Owner {
         is_changed
     }
 
+    /// Whether this node is to be served at all: looked at once, before the first round.
+    fn check_ranges(&mut self) -> Result<(), RunError> {
+        if !self.is_strict || !self.store.is_synced() {
+            return Ok(());
+        }
+        let Decision { addresses, own, .. } = self.decide();
+        let overlaps = self.services.overlaps(&self.store, &self.view(addresses, own)).unwrap_or_default();
+        if !overlaps.is_empty() {
+            return Err(RunError::Overlap(overlaps.join("; ")));
+        }
+        self.is_strict = false;
+        Ok(())
+    }
+
+    fn decide(&mut self) -> Decision {
+        let node_addresses = self.store.node(&self.node_name).map(|node| node.addresses.clone()).unwrap_or_default();
+        decide(&self.network.borrow_and_update(), &self.filter, &self.pod_devices, &node_addresses)
+    }
+
+    /// This node, for the model.
+    fn view(&self, addresses: BTreeSet<IpAddr>, own: BTreeSet<IpAddr>) -> NodeView {
+        NodeView { name: self.node_name.clone(), addresses, own, routes: self.network.borrow().routes.clone() }
+    }
+
     /// Makes devices and maps what they should be. False if something has to be tried again.
     fn bring_into_kernel(&mut self) -> bool {
-        let node_addresses = self.node_addresses();
-        let Decision { attach, addresses, own } = {
-            let network = self.network.borrow_and_update();
-            decide(&network, &self.filter, &self.pod_devices, &node_addresses)
-        };
+        let Decision { attach, addresses, own } = self.decide();
+        let view = self.view(addresses, own);
         let devices = self.devices.reconcile(attach, self.services.maps(), self.state.metrics());
         let began = Instant::now();
-        let services = match self.services.reconcile(&self.store, addresses, own) {
+        let services = match self.services.reconcile(&self.store, &view) {
             Ok(Some(round)) => {
                 self.state.metrics().synced(began.elapsed(), round.is_full);
                 let is_done = round.is_done;
@@ -385,48 +431,19 @@ impl Owner {
             }
             self.state.updated(&FAMILIES);
         }
+        for (range, with) in &round.desired.overlaps {
+            if self.overlaps.get(range) != Some(with) {
+                let note = overlap_message(range, with);
+                self.recorder.record(Notice::warning(self.recorder.about_node(), OVERLAP, "SyncServices", note));
+            }
+        }
+        self.overlaps = round.desired.overlaps;
         let checks = Checks { addresses: round.check_addresses, services: round.desired.health_checks };
         self.checks.send_if_modified(|known| {
             let is_new = *known != checks;
             *known = checks;
             is_new
         });
-    }
-
-    /// What an event is to be counted as, if it turns out to change anything.
-    fn describe(&self, event: &Event) -> Seen {
-        match event {
-            Event::Apply(object) => match object.as_ref() {
-                Object::Service(_) => Seen::Service,
-                Object::EndpointSlice(slice) => Seen::Slice(Box::new(slice.clone())),
-                Object::Node(_) | Object::ServiceCidr(_) => Seen::Other,
-            },
-            Event::Delete(ObjectRef::Service(_)) => Seen::Service,
-            Event::Delete(ObjectRef::EndpointSlice(name)) => {
-                Seen::SliceGone(self.store.slice(name).and_then(EndpointSlice::service_name))
-            }
-            Event::Delete(ObjectRef::Node(_) | ObjectRef::ServiceCidr(_))
-            | Event::Listed { .. }
-            | Event::Problem(_)
-            | Event::Mended(_) => Seen::Other,
-        }
-    }
-
-    fn count(&mut self, seen: Seen) {
-        match seen {
-            Seen::Service => self.state.metrics().service_changed(),
-            Seen::Slice(slice) => {
-                self.state.metrics().endpoints_changed();
-                self.triggers.changed(&slice);
-            }
-            Seen::SliceGone(service) => {
-                self.state.metrics().endpoints_changed();
-                if let Some(service) = service {
-                    self.triggers.deleted(&service);
-                }
-            }
-            Seen::Other => {}
-        }
     }
 
     /// Whether load balancers are to send clients here. Where there is no cluster, a Node object is not a must, and
@@ -442,17 +459,4 @@ impl Owner {
         };
         self.state.set_node_eligible(is_eligible);
     }
-
-    fn node_addresses(&self) -> BTreeSet<IpAddr> {
-        self.store.node(&self.node_name).map(|node| node.addresses.clone()).unwrap_or_default()
-    }
-}
-
-/// What an event is about, as far as it is counted.
-enum Seen {
-    Service,
-    Slice(Box<EndpointSlice>),
-    /// With the Service that it was of.
-    SliceGone(Option<ObjectName>),
-    Other,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::kernel::{Expired, MapError, MapSet};
-use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses};
+use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses, overlap_message};
 use crate::plan::{Capacities, Op, Plan, Realized, plan};
 use crate::store::Store;
 
@@ -46,7 +46,6 @@ pub(super) struct Services {
     /// `None` after an error: to be read again.
     realized: Option<Realized>,
     capacities: Capacities,
-    node_name: String,
     options: ModelOptions,
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
@@ -58,12 +57,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(
-        maps: MapSet,
-        node_name: String,
-        options: ModelOptions,
-        capacities: Capacities,
-    ) -> Result<Self, MapError> {
+    pub(super) fn new(maps: MapSet, options: ModelOptions, capacities: Capacities) -> Result<Self, MapError> {
         let realized = maps.read()?;
         let count = realized.services().count();
         if count > 0 {
@@ -74,7 +68,6 @@ impl Services {
             maps,
             realized: Some(realized),
             capacities,
-            node_name,
             options,
             reported,
             is_node_missing: false,
@@ -97,24 +90,24 @@ impl Services {
         self.realized.as_ref().map_or(0, |realized| realized.services().count())
     }
 
-    /// Brings the maps to what the store says. `addresses` are those of the node's uplinks, `own` those of all its
-    /// devices. `None` if it is too early.
-    pub(super) fn reconcile(
-        &mut self,
-        store: &Store,
-        addresses: BTreeSet<IpAddr>,
-        own: BTreeSet<IpAddr>,
-    ) -> Result<Option<Round>, Failed> {
-        let node = NodeView { name: self.node_name.clone(), addresses, own };
-        let Some((desired, problems)) = desired(store, &node, &self.options) else {
+    /// Ranges of ClusterIPs that others have addresses in, too, each with what is to be said of it. `None` if it is too
+    /// early.
+    pub(super) fn overlaps(&self, store: &Store, node: &NodeView) -> Option<Vec<String>> {
+        let (desired, _) = desired(store, node, &self.options)?;
+        Some(desired.overlaps.iter().map(|(range, with)| overlap_message(range, with)).collect())
+    }
+
+    /// Brings the maps to what the store says. `None` if it is too early.
+    pub(super) fn reconcile(&mut self, store: &Store, node: &NodeView) -> Result<Option<Round>, Failed> {
+        let Some((desired, problems)) = desired(store, node, &self.options) else {
             let missing: Vec<String> = store.missing().map(|kind| kind.to_string()).collect();
             tracing::debug!("waiting for the first full list of: {}", missing.join(", "));
             return Ok(None);
         };
-        let check_addresses = health_check_addresses(store, &node, &self.options);
+        let check_addresses = health_check_addresses(store, node, &self.options);
         let number_of_problems = problems.len();
         let (mut is_full, mut writes, mut without_room) = (self.is_first, 0, 0);
-        self.report_missing_node(store);
+        self.report_missing_node(store, &node.name);
         let mut troubles: BTreeSet<String> = problems.iter().map(ToString::to_string).collect();
         let mut is_done = false;
         for _ in 0..ROUNDS {
@@ -206,12 +199,11 @@ impl Services {
         self.reported = troubles;
     }
 
-    fn report_missing_node(&mut self, store: &Store) {
-        let is_missing = store.node(&self.node_name).is_none();
+    fn report_missing_node(&mut self, store: &Store, name: &str) {
+        let is_missing = store.node(name).is_none();
         if is_missing && !self.is_node_missing {
             tracing::warn!(
-                "there is no Node {}: is --node-name right? NodePorts are answered on the addresses of uplinks only",
-                self.node_name
+                "there is no Node {name}: is --node-name right? NodePorts are answered on the addresses of uplinks only"
             );
         }
         self.is_node_missing = is_missing;

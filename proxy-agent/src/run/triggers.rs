@@ -91,4 +91,34 @@ mod tests {
         triggers.deleted(&ObjectName::new("default", "web"));
         assert_eq!(triggers.programmed(&[Family::V4], at(12)), [(Family::V4, Duration::from_secs(1))]);
     }
+
+    /// `TestLastChangeTriggerTime`. `web@10` is a slice with that time, `web-` one that goes.
+    #[test]
+    fn the_cases_of_kube_proxy() {
+        for (case, changes, expected) in [
+            ("a slice is made", "web@10", &["web@10"][..]),
+            ("made, then changed", "web@10 web@11", &["web@10", "web@11"]),
+            ("two are made, one is changed", "web@10 db@11 web@12", &["web@10", "db@11", "web@12"]),
+            ("without the annotation", "web@", &[]),
+            ("made before the start", "web@-1", &[]),
+            ("made, then deleted", "web@10 web-", &[]),
+            ("made, deleted, made again", "web@10 web- web@12", &["web@12"]),
+            ("deleted", "web-", &[]),
+        ] {
+            let mut triggers = Triggers::new(at(0));
+            for change in changes.split_whitespace() {
+                match change.split_once('@') {
+                    Some((service, time)) => triggers.changed(&slice(service, time.parse().ok(), false)),
+                    None => triggers.deleted(&ObjectName::new("default", change.trim_end_matches('-'))),
+                }
+            }
+            let waiting = triggers
+                .waiting
+                .iter()
+                .map(|(service, _, time)| format!("{}@{}", service.name, time.as_second() - at(0).as_second()));
+            assert_eq!(waiting.collect::<Vec<_>>(), expected, "{case}");
+            triggers.programmed(&[Family::V4], at(20));
+            assert_eq!(triggers.waiting, [], "{case}");
+        }
+    }
 }

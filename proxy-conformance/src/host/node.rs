@@ -120,6 +120,7 @@ pub fn view(node: u8) -> NodeView {
         name: format!("node{node}"),
         addresses: places::uplink_addresses(node).collect::<BTreeSet<_>>(),
         own: places::own_addresses(node).collect(),
+        routes: BTreeSet::new(),
     }
 }
 

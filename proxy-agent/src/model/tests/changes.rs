@@ -1,5 +1,6 @@
-//! One state after another, as in kube-proxy's `TestUpdateEndpointsMap` (`pkg/proxy/endpointschangetracker_test.go`):
-//! what is left of the former state is nothing.
+//! One state after another, as in kube-proxy's `TestUpdateEndpointsMap` (`pkg/proxy/endpointschangetracker_test.go`),
+//! `TestBuildServiceMapAddRemove` and `TestBuildServiceMapServiceUpdate` (`servicechangetracker_test.go`): what is left of
+//! the former state is nothing.
 
 use super::*;
 
@@ -187,5 +188,88 @@ fn hints_are_followed_as_the_node_gets_its_zone() {
     ] {
         apply(&mut store, &objects(&labels(zone))[0]);
         assert_eq!(backends(&store), expected, "zone '{zone}'");
+    }
+}
+
+/// Replaces all Services of a store. Gives the frontends and what load balancers are told.
+fn serve(store: &mut Store, yaml: &str) -> Vec<String> {
+    let services = objects(yaml);
+    for object in &services {
+        store.apply(Event::Apply(Box::new(object.clone())));
+    }
+    store.apply(listed(Kind::Service, &services));
+    store.apply(listed(Kind::EndpointSlice, &[]));
+    let (desired, problems) = desired(store, &node(), &options()).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    let lines = short(&desired).into_iter().map(|line| line.trim_end_matches(" => ").to_owned());
+    let checks = desired.health_checks.iter().map(|(service, check)| format!("{service} checked at {}", check.port));
+    lines.chain(checks).collect()
+}
+
+#[test]
+fn services_come_and_go() {
+    let mut store = Store::default();
+    let all = "        Service cluster
+        spec: {clusterIP: 10.96.0.1, ports: [{name: p1, port: 1234, protocol: UDP}, {name: p2, port: 1235, protocol: UDP}]}
+        Service door
+        spec: {type: NodePort, clusterIP: 10.96.0.2, ports: [{port: 53, nodePort: 30053}]}
+        Service balanced
+        spec: {type: LoadBalancer, clusterIP: 10.96.0.3, ports: [{port: 80, nodePort: 30080}]}
+        status: {loadBalancer: {ingress: [{ip: 192.0.2.9}]}}
+        Service local
+        spec:
+          type: LoadBalancer
+          clusterIP: 10.96.0.4
+          externalTrafficPolicy: Local
+          healthCheckNodePort: 30345
+          ports: [{port: 80, nodePort: 30081}]
+        status: {loadBalancer: {ingress: [{ip: 192.0.2.10}]}}
+";
+    let of_all = [
+        "default/balanced IPv4 TCP: NodePort 10.0.0.1 30080, ClusterIP 10.96.0.3 80, LoadBalancer 192.0.2.9 80",
+        "default/cluster:p1 IPv4 UDP: ClusterIP 10.96.0.1 1234",
+        "default/cluster:p2 IPv4 UDP: ClusterIP 10.96.0.1 1235",
+        "default/door IPv4 TCP: NodePort 10.0.0.1 30053, ClusterIP 10.96.0.2 53",
+        "default/local IPv4 TCP: NodePort 10.0.0.1 30081, ClusterIP 10.96.0.4 80, LoadBalancer 192.0.2.10 80",
+        "default/local checked at 30345",
+    ];
+    assert_eq!(serve(&mut store, all), of_all);
+    let some = "        Service cluster
+        spec: {clusterIP: 10.96.0.1, ports: [{name: p2, port: 1235, protocol: UDP}, {name: p3, port: 1236}]}
+";
+    let of_some = [
+        "default/cluster:p2 IPv4 UDP: ClusterIP 10.96.0.1 1235",
+        "default/cluster:p3 IPv4 TCP: ClusterIP 10.96.0.1 1236",
+    ];
+    assert_eq!(serve(&mut store, some), of_some);
+    assert_eq!(serve(&mut store, all), of_all, "nothing is remembered of those that were gone");
+    assert_eq!(serve(&mut store, ""), [""; 0]);
+}
+
+#[test]
+fn a_service_becomes_a_load_balancer_and_a_cluster_ip_again() {
+    let mut store = Store::default();
+    let ports = "[{name: p1, port: 80, nodePort: 30080}, {name: p2, port: 81, nodePort: 30081}]";
+    let cluster = format!("        Service web\n        spec: {{clusterIP: 10.96.0.1, ports: {ports}}}\n");
+    let balanced = format!(
+        "        Service web
+        spec: {{type: LoadBalancer, clusterIP: 10.96.0.1, externalTrafficPolicy: Local, healthCheckNodePort: 30345, ports: {ports}}}
+        status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.9}}]}}}}
+"
+    );
+    let of_cluster =
+        ["default/web:p1 IPv4 TCP: ClusterIP 10.96.0.1 80", "default/web:p2 IPv4 TCP: ClusterIP 10.96.0.1 81"];
+    let of_balanced = [
+        "default/web:p1 IPv4 TCP: NodePort 10.0.0.1 30080, ClusterIP 10.96.0.1 80, LoadBalancer 192.0.2.9 80",
+        "default/web:p2 IPv4 TCP: NodePort 10.0.0.1 30081, ClusterIP 10.96.0.1 81, LoadBalancer 192.0.2.9 81",
+        "default/web checked at 30345",
+    ];
+    for (yaml, expected) in [
+        (&cluster, &of_cluster[..]),
+        (&balanced, &of_balanced[..]),
+        (&balanced, &of_balanced[..]),
+        (&cluster, &of_cluster[..]),
+    ] {
+        assert_eq!(serve(&mut store, yaml), expected);
     }
 }

@@ -4,8 +4,7 @@
 use proxy_common::maps::Masquerade;
 
 use super::*;
-use crate::model::{DesiredFrontend, DesiredPort, DetectLocal, List};
-use crate::object::{ObjectRef, ServiceCidr};
+use crate::model::{DesiredFrontend, DesiredPort, DetectLocal, List, no_local};
 
 /// One line for each frontend: where clients on this node go and where others do (L is the endpoint here, R another),
 /// and who is masqueraded: P(ods), N(ode), O(thers), K(eeping the source of others where the backend is here).
@@ -395,55 +394,6 @@ fn services_that_are_left_to_others() {
 }
 
 #[test]
-fn addresses_that_nobody_has_are_known_by_the_ranges_of_service_cidrs() {
-    let yaml = "        Service web\n        spec: {clusterIPs: [10.96.0.1], ports: [{port: 80}]}\n";
-    let (mut store, mut service_nets) = (Store::default(), Vec::new());
-    for object in objects(yaml) {
-        store.apply(Event::Apply(Box::new(object)));
-    }
-    for kind in Kind::ALL {
-        store.apply(listed(kind, &objects(yaml)));
-    }
-    let ranges = |ranges: &[&str]| {
-        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
-        Event::Apply(Box::new(Object::ServiceCidr(ServiceCidr { name: "kubernetes".to_owned(), ranges })))
-    };
-    let beside = ModelOptions { proxy_name: Some("mine".to_owned()), ..options() };
-    for (event, options) in [
-        (None, options()),
-        (Some(ranges(&["10.96.0.0/16", "fd00:10:96::/112"])), options()),
-        (None, beside),
-        (Some(Event::Delete(ObjectRef::ServiceCidr("kubernetes".to_owned()))), options()),
-    ] {
-        if let Some(event) = event {
-            assert!(store.apply(event));
-        }
-        let (desired, _) = desired(&store, &node(), &options).unwrap();
-        let net = |(net, is_complete): (&ipnet::IpNet, &bool)| format!("{net}{}", if *is_complete { "!" } else { "" });
-        service_nets.push(desired.service_nets.iter().map(net).collect::<Vec<_>>());
-    }
-    assert_eq!(
-        service_nets,
-        [
-            vec!["10.96.0.1/32"],
-            vec!["10.96.0.0/16!", "fd00:10:96::/112!"],
-            // Another proxy sees its own Services only.
-            vec!["10.96.0.0/16", "fd00:10:96::/112"],
-            vec!["10.96.0.1/32"],
-        ]
-    );
-}
-
-#[test]
-fn a_range_of_cluster_ips_that_pods_use_too_is_told_and_nothing_is_dropped_for_it() {
-    let yaml = "        Node n1\n        spec: {podCIDRs: [10.96.7.0/24]}\n        Service web\n        spec: {clusterIPs: [10.96.0.1], ports: [{port: 80}]}\n";
-    let options = ModelOptions { service_cidrs: ["10.96.0.0/16".parse().unwrap()].into(), ..options() };
-    let (desired, problems) = model_with(&options, yaml);
-    assert!(problems.iter().any(|problem| problem.contains("10.96.0.0/16 overlaps with the pods' range 10.96.7.0/24")));
-    assert_eq!(desired.service_nets.into_iter().collect::<Vec<_>>(), [("10.96.0.0/16".parse().unwrap(), false)]);
-}
-
-#[test]
 fn local_clients_known_by_ranges() {
     let node = "        Node n1\n        spec: {podCIDRs: [10.244.1.7/24]}\n        Node n2\n        spec: {podCIDR: 10.244.2.0/24}\n";
     let service = "        Service web\n        spec: {clusterIPs: [10.96.0.1, fd00::1], ports: [{port: 80}]}\n";
@@ -487,6 +437,36 @@ fn health_checks_count_ready_endpoints_here() {
         let checks: Vec<_> =
             desired.health_checks.values().map(|check| (check.port.get(), check.local_endpoints)).collect();
         assert_eq!(checks, Vec::from_iter(expected), "{case}");
+    }
+}
+
+/// `NoEndpointsMetric`: Service ports by family and policy that have endpoints, and none on this node.
+#[test]
+fn local_policies_without_an_endpoint_here_are_counted() {
+    let service = |internal: &str, external: &str| {
+        format!(
+            "        Service web
+        spec:
+          type: NodePort
+          clusterIPs: [10.96.0.1, fd00::1]
+          internalTrafficPolicy: {internal}
+          externalTrafficPolicy: {external}
+          ports: [{{port: 80, nodePort: 30080}}]
+"
+        )
+    };
+    let here = SLICE;
+    let there = SLICE.replace("nodeName: n1", "nodeName: n3");
+    let none = [[0, 0]; 2];
+    for (case, yaml, expected) in [
+        ("Cluster", service("Cluster", "Cluster") + &there, none),
+        ("one is here", service("Local", "Local") + here, none),
+        ("none is here: internal", service("Local", "Cluster") + &there, [[1, 0], [0, 0]]),
+        ("none is here: external", service("Cluster", "Local") + &there, [[0, 1], [0, 0]]),
+        ("none is here: both", service("Local", "Local") + &there, [[1, 1], [0, 0]]),
+        ("no endpoint anywhere", service("Local", "Local"), none),
+    ] {
+        assert_eq!(no_local(&model(&yaml).0).by_family, expected, "{case}");
     }
 }
 
