@@ -69,6 +69,9 @@ pub struct RunArgs {
     /// Which rules differ from what is usual.
     #[command(flatten)]
     pub rules: RuleArgs,
+    /// Keep what the API server tells in this file, and serve it after a reboot until the API server answers
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub state_file: Option<PathBuf>,
     /// Do not start where a range of ClusterIPs (ServiceCIDR objects, --service-cluster-ip-range) overlaps with pods' ranges,
     /// this node's addresses or its routes; by default that is a warning
     #[arg(long)]

@@ -11,6 +11,7 @@ pub mod devices;
 pub mod event;
 pub mod events;
 pub mod kernel;
+pub mod last_state;
 pub mod model;
 pub mod object;
 pub mod output;

@@ -78,12 +78,18 @@ impl Store {
         self.nodes.get(name)
     }
 
+    /// The Nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
     /// The ServiceCIDRs, by name.
     pub fn service_cidrs(&self) -> impl Iterator<Item = &ServiceCidr> {
         self.service_cidrs.values()
     }
 
-    fn references(&self, kind: Kind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
+    /// Which objects of a kind are known.
+    pub fn references(&self, kind: Kind) -> Box<dyn Iterator<Item = ObjectRef> + '_> {
         match kind {
             Kind::Service => Box::new(self.services.keys().cloned().map(ObjectRef::Service)),
             Kind::EndpointSlice => Box::new(self.slices.keys().cloned().map(ObjectRef::EndpointSlice)),

@@ -16,6 +16,7 @@ mod slice;
 use std::fmt;
 
 use fields::Fields;
+use serde::{Deserialize, Serialize};
 
 pub use address::{ParseAddressError, parse_address};
 pub use error::{ObjectError, Problem};
@@ -55,7 +56,7 @@ impl fmt::Display for Kind {
 }
 
 /// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -139,7 +140,7 @@ impl Object {
 ///
 /// kube-proxy leaves out both, for Services and slices alike, by the label selector of its informers
 /// (`cmd/kube-proxy/app/server.go`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyLabels {
     /// `service.kubernetes.io/service-proxy-name`: the proxy that serves it.
     pub proxy_name: Option<String>,

@@ -8,6 +8,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use proxy_common::maps::{SCTP, TCP, UDP};
+use serde::{Deserialize, Serialize};
 
 use super::{Fields, ObjectError, ObjectName, ObjectRef, ProxyLabels};
 
@@ -19,7 +20,7 @@ const LONGEST_AFFINITY: i32 = 86_400;
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// A core/v1 Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its name.
     pub name: ObjectName,
@@ -51,7 +52,7 @@ pub struct Service {
 }
 
 /// `spec.internalTrafficPolicy` or `spec.externalTrafficPolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
     /// Any endpoint.
     #[default]
@@ -71,7 +72,7 @@ impl TrafficPolicy {
 }
 
 /// `spec.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
     /// Reached at its cluster addresses.
     ClusterIp,
@@ -84,7 +85,7 @@ pub enum ServiceType {
 }
 
 /// One of `spec.ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
     /// Its name, by which slices refer to it; empty where the only port has none.
     pub name: String,
@@ -97,7 +98,7 @@ pub struct PortSpec {
 }
 
 /// A transport protocol that Services can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,

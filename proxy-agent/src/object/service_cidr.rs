@@ -2,11 +2,12 @@
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1 as networking;
+use serde::{Deserialize, Serialize};
 
 use super::{Fields, ObjectError, ObjectRef};
 
 /// A networking.k8s.io/v1 ServiceCIDR: ranges that the API server takes ClusterIPs from (KEP-1880).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCidr {
     /// `metadata.name`.
     pub name: String,

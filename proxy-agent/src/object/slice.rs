@@ -6,11 +6,12 @@ use std::num::NonZeroU16;
 
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Fields, Kind, ObjectError, ObjectName, ObjectRef, Protocol, ProxyLabels};
 
 /// A discovery.k8s.io/v1 EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     /// Its name.
     pub name: ObjectName,
@@ -23,12 +24,13 @@ pub struct EndpointSlice {
     /// `endpoints`, without those that have no address. Empty for address types that are no IP family.
     pub endpoints: Vec<Endpoint>,
     /// When what made the slice change happened, and nothing that a rule reads.
+    #[serde(skip)]
     pub trigger: Trigger,
 }
 
 /// When a pod or Service changed so that an EndpointSlice had to, by the annotation
 /// `endpoints.kubernetes.io/last-change-trigger-time`. Alike whatever it is: a slice with another one alone is the same.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Trigger {
     /// When, as far as it is known.
     pub time: Option<Timestamp>,
@@ -53,7 +55,7 @@ impl EndpointSlice {
 }
 
 /// One of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// Name of the Service's port that it answers.
     pub name: String,
@@ -64,7 +66,7 @@ pub struct EndpointPort {
 }
 
 /// One of `endpoints`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// `addresses[0]`. The API says of the others: "consumers must only use the first".
     pub address: IpAddr,

@@ -8,6 +8,7 @@
 
 mod config_file;
 mod devices;
+mod memory;
 mod news;
 mod oom;
 pub mod rules;
@@ -45,6 +46,7 @@ use crate::store::Store;
 use crate::watch::api::ApiOptions;
 use crate::watch::{Source, SourceError};
 use devices::Devices;
+use memory::Memory;
 use services::{Failed, Round, Services};
 use sockets::Sockets;
 use triggers::Triggers;
@@ -142,6 +144,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
     let (mut options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
     options.localhost_node_ports = settings.localhost_node_ports() && sockets.are_served();
     let services = Services::new(maps, options, args.sizes.into())?;
+    let memory = Memory::new(args.state_file, services.count() == 0);
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
         node_name,
@@ -178,6 +181,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         pod_devices,
         node_name,
         services,
+        memory,
         devices: Devices::new(Attacher::new(programs, pins, mode)),
         sockets,
         is_ready: false,
@@ -217,6 +221,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    owner.memory.finish(&owner.store).await;
     tracing::info!("ending; the kernel goes on forwarding (`proxy-agent cleanup` would end that)");
     Ok(())
 }
@@ -235,6 +240,8 @@ struct Owner {
     pod_devices: PodDevices,
     node_name: String,
     services: Services,
+    /// What the source has told, for the time after a reboot.
+    memory: Memory,
     devices: Devices,
     sockets: Sockets,
     is_ready: bool,
@@ -268,6 +275,9 @@ impl Owner {
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keep = interval(memory::KEEP);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let start = Instant::now();
         let mut due: Option<Instant> = None;
         let mut last_sync: Option<Instant> = None;
         let mut delay = FIRST_RETRY;
@@ -287,6 +297,12 @@ impl Owner {
                     due = Some(Instant::now());
                 }
                 _ = expiry.tick() => self.expire(),
+                _ = keep.tick() => self.memory.keep(&self.store).await,
+                () = sleep_until(start + memory::PATIENCE), if self.memory.is_needed() => {
+                    if self.memory.recall(&mut self.store) {
+                        due = Some(Instant::now());
+                    }
+                }
                 _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
@@ -340,6 +356,7 @@ impl Owner {
                 Event::Apply(_) | Event::Delete(_) | Event::Listed { .. } => {}
             }
             let seen = self.describe(&event);
+            self.memory.heard(&event);
             if self.store.apply(event) {
                 is_changed = true;
                 self.count(seen);
