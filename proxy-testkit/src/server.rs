@@ -92,11 +92,21 @@ impl Servers {
         Ok(())
     }
 
+    /// Answers who it is to those who connect to a socket of this pod's namespace, whatever its protocol.
+    pub fn serve_listener(&mut self, listener: TcpListener) {
+        self.accept(listener, Kind::Who);
+    }
+
     fn listen(&mut self, port: u16, kind: Kind) -> Result<()> {
         let listener = self
             .ns
             .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?
             .with_context(|| format!("{} cannot listen on TCP port {port}", self.pod))?;
+        self.accept(listener, kind);
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: TcpListener, kind: Kind) {
         let listener = Arc::new(listener);
         self.listeners.push(Arc::clone(&listener));
         let (pod, stop) = (Arc::clone(&self.pod), Arc::clone(&self.stop));
@@ -107,7 +117,6 @@ impl Servers {
                 }
             }
         }));
-        Ok(())
     }
 }
 

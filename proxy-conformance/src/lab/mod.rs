@@ -1,6 +1,7 @@
 //! Scenarios with real agents and real sockets, in network namespaces.
 
 mod ask;
+mod sctp;
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -166,7 +167,7 @@ impl Executor for LabExecutor {
     }
 
     fn lacks(&self, protocol: Protocol) -> Option<String> {
-        (protocol == Protocol::Sctp).then(|| "the lab's servers speak TCP and UDP".to_owned())
+        (protocol == Protocol::Sctp && !sctp::is_there()).then(|| "this kernel has no SCTP sockets".to_owned())
     }
 
     fn tells_drops(&self) -> bool {
@@ -264,6 +265,11 @@ fn serve(host: &Host, ports: &BTreeSet<(Protocol, u16)>, usual: &[u16]) -> Resul
                 }
             }
             Protocol::Udp => servers.serve_udp(*port)?,
+            Protocol::Sctp if sctp::is_there() => {
+                for family in Family::BOTH {
+                    servers.serve_listener(host.inside(|| sctp::listen(host.at(family, *port)))?);
+                }
+            }
             Protocol::Sctp => {}
         }
     }
