@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use proxy_common::datapath::Verdict;
+use proxy_common::datapath::{MASQUERADE_PORTS, Verdict};
 use proxy_common::maps::DropReason;
 use proxy_testkit::packets::Via::{Pod, Uplink};
 use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, fuzz, icmp_error, tcp, udp, with_checksums};
@@ -129,6 +129,40 @@ proptest! {
         prop_assert_eq!(zero_is_minus_zero(arrived(reply), start, offset), packet(is_tcp, vip, from, "SA", &payload));
     }
 
+    /// Nothing is looked at in a TCP packet that only its two ends can judge: what is outside of a window (a late packet, a
+    /// reset in answer to one) goes to where all of the connection goes.
+    #[test]
+    fn windows_and_sequence_numbers_do_not_matter(
+        numbers in any::<[u8; 8]>(),
+        window in any::<[u8; 2]>(),
+        flags in prop_oneof![Just("A"), Just("PA"), Just("FA"), Just("R"), Just("RA")],
+    ) {
+        let (pod, vip, backend) = places(true);
+        let from = SocketAddr::new(pod.parse().unwrap(), 40_000);
+        let mut env = HostEnv::new(&World::new());
+        env.set_device(Pod);
+        env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, vip, "S", b"")));
+        env.run(Hook::Egress, &mut HostPacket::new(tcp(backend, from, "SA", b"")));
+        let with_numbers = |mut bytes: Vec<u8>| {
+            bytes[24..32].copy_from_slice(&numbers);
+            bytes[34..36].copy_from_slice(&window);
+            bytes
+        };
+        // The checksum is of other numbers, and changes with the addresses.
+        let but_for_checksum = |mut bytes: Vec<u8>| {
+            bytes[36..38].fill(0);
+            bytes
+        };
+        for (hook, packet, expected) in [
+            (Hook::Ingress, tcp(from, vip, flags, b"x"), tcp(from, backend, flags, b"x")),
+            (Hook::Egress, tcp(backend, from, flags, b"x"), tcp(vip, from, flags, b"x")),
+        ] {
+            let mut packet = HostPacket::new(with_numbers(packet));
+            prop_assert_eq!(env.run(hook, &mut packet), Verdict::Translated);
+            prop_assert_eq!(but_for_checksum(packet.bytes), but_for_checksum(with_numbers(expected)));
+        }
+    }
+
     /// What the fuzzer looks for, with input that it has not chosen.
     #[test]
     fn any_sequence_of_packets_keeps_the_properties(data in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -249,4 +283,32 @@ fn a_full_flow_table_drops_new_flows_only() {
         assert_eq!(env.run(Hook::Egress, &mut again), Verdict::Translated);
         assert_eq!(again.bytes, leaving, "a flow keeps its masquerade port");
     }
+}
+
+/// No two flows to one backend have the same masquerade port. Where no port is found that is free, the packet is dropped for
+/// that reason, and nobody loses one.
+#[test]
+fn masquerade_ports_are_given_once_and_run_out() {
+    let node_port: SocketAddr = "172.18.0.2:30001".parse().unwrap();
+    let mut env = HostEnv::new(&World::new());
+    env.set_device(Uplink);
+    let mut given = std::collections::BTreeMap::new();
+    let mut in_vain = 0;
+    for number in 0..40_000_u16 {
+        let from = SocketAddr::new("198.51.100.9".parse().unwrap(), 10_000 + number);
+        let mut packet = HostPacket::new(tcp(from, node_port, "S", b""));
+        assert_eq!(env.run(Hook::Ingress, &mut packet), Verdict::Opened);
+        match env.run(Hook::Egress, &mut packet) {
+            Verdict::Translated => {
+                let port = u16::from_be_bytes([packet.bytes[20], packet.bytes[21]]);
+                assert!(MASQUERADE_PORTS.contains(&port), "{port}");
+                assert_eq!(given.insert(port, from), None, "{port} was {from}'s already");
+            }
+            verdict => {
+                assert_eq!(verdict, Verdict::Drop(DropReason::MasqueradePorts));
+                in_vain += 1;
+            }
+        }
+    }
+    assert!(in_vain > 0 && given.len() > 20_000, "{} ports, {in_vain} flows without one", given.len());
 }
