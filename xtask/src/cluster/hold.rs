@@ -36,6 +36,8 @@ pub fn up() -> Result<ExitCode> {
     }
     workspace::build_agent()?;
     let started = Instant::now();
+    // From here on there is something to take away.
+    interrupt::outlive_children()?;
     clear()?;
     fs::create_dir_all(FOLDER).with_context(|| format!("could not make {FOLDER}"))?;
     let log = file("log");
@@ -43,7 +45,6 @@ pub fn up() -> Result<ExitCode> {
     let mut command = Command::new(std::env::current_exe().context("cannot tell where this program is")?);
     command.args(["cluster", "hold"]).current_dir("/").stdin(Stdio::null());
     command.stdout(output.try_clone()?).stderr(output).process_group(0);
-    interrupt::outlive_children()?;
     let mut child = command.spawn().context("could not start the process that holds the cluster")?;
     println!(
         "Starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler and two nodes with an agent each."
