@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use super::api::{Api, PROXY_PORT};
 use super::certificates::{ADMIN, Secrets};
@@ -87,6 +88,11 @@ impl ControlPlane {
 
     /// Starts an API server, 0 or 1, without waiting for it.
     pub fn start_server(&mut self, number: usize) -> Result<()> {
+        self.start_server_with(number, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_server_with(&mut self, number: usize, flags: &[&str]) -> Result<()> {
         let secret = |name: &str| self.secrets.path(name).display().to_string();
         let [address, _] = addresses(number);
         let mut command = command(&self.ns, "kube-apiserver")?;
@@ -109,6 +115,7 @@ impl ControlPlane {
             // Nobody here would take away the taint that it gives to new nodes.
             "--disable-admission-plugins=TaintNodesByCondition".into(),
         ]);
+        command.args(flags);
         let log = self.secrets.path(&format!("kube-apiserver-{number}.log"));
         let server = Process::start_logging(command, &log)?;
         if let Some(slot) = self.servers.get_mut(number) {
@@ -147,6 +154,21 @@ impl ControlPlane {
         if let Some(server) = self.servers.get_mut(number).and_then(Option::take) {
             drop(server);
         }
+    }
+
+    /// Has etcd forget all that was before now, so that no watch can be taken up from there (`etcdctl compaction`).
+    pub fn compact(&self) -> Result<()> {
+        let call = |what: &str, body: Value| -> Result<Value> {
+            let answer = ureq::post(format!("{ETCD}/v3/kv/{what}")).send(body.to_string());
+            let text = answer.and_then(|mut answer| answer.body_mut().read_to_string());
+            let text = text.with_context(|| format!("asking etcd for a {what}"))?;
+            Ok(serde_json::from_str(&text)?)
+        };
+        self.ns.run(|| {
+            // Any key: the answer's header tells the present revision.
+            let now = call("range", json!({"key": "AA=="}))?;
+            call("compaction", json!({"revision": now["header"]["revision"], "physical": true})).map(drop)
+        })?
     }
 
     /// Runs kubectl as the cluster's administrator.

@@ -51,6 +51,30 @@ fn the_api_server_takes_what_deploy_holds() {
 }
 
 #[test]
+fn the_probes_of_deploy_find_the_agent_at_the_node_s_addresses() {
+    let cluster = cluster();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+    let text = cluster.kubectl(&format!("apply --dry-run=client -o json -k {folder}")).unwrap();
+    let objects: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut objects = objects["items"].as_array().into_iter().flatten();
+    let daemon_set = objects.find(|object| object["kind"] == "DaemonSet").unwrap();
+    let container = &daemon_set["spec"]["template"]["spec"]["containers"][0];
+    let host = &cluster.lab.node1.host;
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let get = &container[probe]["httpGet"];
+        let named = |port: &&serde_json::Value| port["name"] == get["port"];
+        let port = container["ports"].as_array().into_iter().flatten().find(named).unwrap();
+        let port = u16::try_from(port["containerPort"].as_u64().unwrap()).unwrap();
+        for family in Family::BOTH {
+            // As kubelets ask a pod in the host's network: at the node's address.
+            let url = format!("http://{}{}", host.at(family, port), get["path"].as_str().unwrap());
+            let status = host.inside(|| Ok(ureq::get(&url).call().map_err(std::io::Error::other)?.status())).unwrap();
+            assert_eq!(status, 200, "{probe}: {url}");
+        }
+    }
+}
+
+#[test]
 fn an_agent_without_rights_says_which_and_programs_nothing() {
     let cluster = cluster();
     cluster.apply(&labelled("guarded", 50, "guarded")).unwrap();

@@ -9,4 +9,5 @@ mod common;
 mod kubectl;
 mod odd;
 mod outage;
+mod ranges;
 mod volume;

@@ -1,12 +1,13 @@
 //! API servers that stop, start and forget.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::ensure;
 use proxy_testkit::agent::{Agent, AgentOptions, Source};
-use proxy_testkit::cluster::{Cluster, url};
-use proxy_testkit::lab::{Family, eventually};
+use proxy_testkit::cluster::{Cluster, url, wait_for};
+use proxy_testkit::lab::{Family, Protocol, eventually};
 use proxy_testkit::shell;
 
 use crate::common::{Traffic, at, cluster, pods, service, steady};
@@ -104,6 +105,66 @@ fn an_agent_starts_while_the_api_server_is_down() {
 }
 
 #[test]
+fn lists_come_as_a_stream() {
+    let cluster = cluster();
+    let options = AgentOptions {
+        arguments: ["--service-proxy-name=stream", "--v=4"].map(str::to_owned).into(),
+        ..AgentOptions::default()
+    };
+    let source = Source::Kubeconfig(cluster.agent_kubeconfig(0).unwrap());
+    let mut agent = cluster.agent(0, "-stream", source, options).unwrap();
+    agent.wait_until_ready().unwrap();
+    for kind in ["Service", "EndpointSlice", "Node", "ServiceCIDR"] {
+        wait_until_said(&agent, 0, &format!("{kind}s came as a stream"));
+    }
+    assert_eq!(said(&agent.log(), "listing"), 0, "{}", agent.log());
+    agent.stop().unwrap();
+}
+
+#[test]
+fn after_a_reboot_a_node_serves_what_was_known_until_the_api_server_answers() {
+    let mut cluster = cluster();
+    cluster.plane.start_server(1).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+    let label = "labels: {service.kubernetes.io/service-proxy-name: kept}}";
+    let kept = service("kept", 48).replace("name: kept}", &format!("name: kept, {label}"));
+    cluster.apply(&(kept + &pods("kept", 2))).unwrap();
+    // Beside node1's agent, for Services of its own, by the second server alone.
+    let file = format!("--state-file={}", cluster.folder().join("kept.json").display());
+    let options = AgentOptions {
+        arguments: ["--service-proxy-name=kept", &file, "--api-servers", &url(1)].map(str::to_owned).into(),
+        ..AgentOptions::default()
+    };
+    let source = Source::Kubeconfig(cluster.agent_kubeconfig(0).unwrap());
+    let mut agent = cluster.agent(0, "-kept", source, options).unwrap();
+    agent.wait_until_ready().unwrap();
+    wait_for(&agent, "default/kept", &at(48, Family::V4).to_string(), 2).unwrap();
+    agent.stop().unwrap();
+    // What a reboot takes away.
+    agent.clean_up().unwrap();
+    cluster.plane.kill_server(1);
+
+    let from = agent.log().len();
+    agent.start().unwrap();
+    wait_until_said(&agent, from, "going on with what was known at");
+    agent.wait_until_ready().unwrap();
+    for family in Family::BOTH {
+        let answers = cluster.lab.node1.a.ask_many(Protocol::Tcp, at(48, family), 30).unwrap();
+        let pods: BTreeSet<_> = answers.iter().map(|answer| answer.pod.as_str()).collect();
+        assert_eq!(pods, ["kept-0", "kept-1"].into());
+    }
+    // Once it is there, the API server counts.
+    cluster.kubectl("delete pod kept-1").unwrap();
+    cluster.plane.start_server(1).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+    wait_for(&agent, "default/kept", &at(48, Family::V4).to_string(), 1).unwrap();
+    agent.stop().unwrap();
+    cluster.plane.stop_server(1);
+    cluster.kubectl("delete service kept").unwrap();
+    cluster.kubectl("delete pod kept-0").unwrap();
+}
+
+#[test]
 fn an_agent_with_two_api_servers_goes_over_to_the_other() {
     let mut cluster = cluster();
     cluster.plane.start_server(1).unwrap();
@@ -124,7 +185,7 @@ fn an_agent_with_two_api_servers_goes_over_to_the_other() {
     let labelled = service("moved", 43)
         .replace("name: moved}", "name: moved, labels: {service.kubernetes.io/service-proxy-name: both}}");
     apply_by_second(&cluster, &labelled);
-    proxy_testkit::cluster::wait_for(&agent, "default/moved", &at(43, Family::V4).to_string(), 0).unwrap();
+    wait_for(&agent, "default/moved", &at(43, Family::V4).to_string(), 0).unwrap();
     assert_eq!(said(&agent.log(), LOST), 0, "{}", agent.log());
     agent.stop().unwrap();
     cluster.plane.start_server(0).unwrap();
@@ -145,11 +206,11 @@ fn two_agents_share_a_node_by_the_proxy_s_name() {
     let theirs = service("theirs", 45).replace("name: theirs}", &format!("name: theirs, labels: {{{other}}}}}"));
     cluster.apply(&(ours + &theirs + &pods("ours", 1) + &pods("theirs", 1))).unwrap();
     cluster.wait_for("default/ours", &at(44, Family::V4).to_string(), 1).unwrap();
-    proxy_testkit::cluster::wait_for(&second, "default/theirs", &at(45, Family::V4).to_string(), 1).unwrap();
+    wait_for(&second, "default/theirs", &at(45, Family::V4).to_string(), 1).unwrap();
     let (first, from) = (&cluster.agents()[0], &cluster.lab.node1.a);
     for family in Family::BOTH {
         for (number, pod) in [(44, "ours-0"), (45, "theirs-0")] {
-            let answers = from.ask_many(proxy_testkit::lab::Protocol::Tcp, at(number, family), 10).unwrap();
+            let answers = from.ask_many(Protocol::Tcp, at(number, family), 10).unwrap();
             assert!(answers.iter().all(|answer| answer.pod == pod), "{answers:?}");
         }
     }
