@@ -115,16 +115,20 @@ const SCTP_TAG: [u8; 4] = [0xc1, 0xc2, 0xc3, 0xc4];
 fn sctp_exactly(from: SocketAddr, to: SocketAddr, tag: [u8; 4], chunk: &[u8]) -> Vec<u8> {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     let mut packet = [&ports[..], &tag, &[0; 4], chunk].concat();
-    // CRC32c by its definition (RFC 9260, appendix A).
+    packet.splice(8..12, crc32c(&packet));
+    ip(from.ip(), to.ip(), IpNumber::SCTP, &packet, &[])
+}
+
+/// CRC32c by its definition (RFC 9260, appendix A), as it stands in an SCTP packet.
+pub(super) fn crc32c(packet: &[u8]) -> [u8; 4] {
     let mut crc = u32::MAX;
-    for byte in &packet {
+    for byte in packet {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
             crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
         }
     }
-    packet.splice(8..12, (!crc).to_le_bytes());
-    ip(from.ip(), to.ip(), IpNumber::SCTP, &packet, &[])
+    (!crc).to_le_bytes()
 }
 
 /// A UDP packet whose sender made no checksum (RFC 768; IPv4 only).
