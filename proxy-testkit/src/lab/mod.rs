@@ -16,6 +16,7 @@
 mod host;
 mod node;
 pub mod plan;
+mod tun;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, bail};
 pub use host::{Family, Host, Protocol};
 pub use node::Node;
 pub(crate) use node::{Cni, Pod};
+use tun::Tunnel;
 
 use crate::agent::{Agent, AgentOptions, Source};
 use crate::manifest::{Manifests, Published, Service};
@@ -38,6 +40,8 @@ pub enum Overlay {
     Vxlan,
     /// Plain routes through the shared segment.
     Routes,
+    /// A tun device on each node: packets without Ethernet headers, as WireGuard has them.
+    Tun,
 }
 
 /// What a lab is to be like. The default is the standard lab.
@@ -79,6 +83,8 @@ impl Default for Options {
 pub struct Lab {
     /// The agent of each node. Declared first: agents end before the namespaces they live in.
     agents: Vec<Agent>,
+    /// What carries packets between the nodes, where no device of the kernel does.
+    _tunnel: Option<Tunnel>,
     id: String,
     switch: NetNs,
     /// The node with a bridge.
@@ -121,6 +127,10 @@ impl Lab {
         ))?;
         let node1 = Node::bridged(&id, &switch, &options)?;
         let node2 = Node::routed(&id, &switch, &options)?;
+        let tunnel = match options.overlay {
+            Overlay::Tun => Some(Tunnel::dig([&node1, &node2])?),
+            Overlay::Vxlan | Overlay::Routes => None,
+        };
         let (client_ns, client) = outside_client(&id, &switch, "client", 100)?;
         let (mut clients, mut stranger) = (vec![client_ns], None);
         if options.second_addresses {
@@ -134,6 +144,7 @@ impl Lab {
         }
         let mut lab = Self {
             agents: Vec::new(),
+            _tunnel: tunnel,
             id,
             switch,
             node1,

@@ -180,6 +180,8 @@ impl Node {
         match options.overlay {
             Overlay::Vxlan => vxlan(&ns, number, other)?,
             Overlay::Routes => ns.ip(&route_to_pods(other, "eth0"))?,
+            // Needs both nodes.
+            Overlay::Tun => {}
         }
         ns.nft(&rules(number, options))?;
         Ok(ns)
@@ -300,6 +302,7 @@ fn pod_mtu(options: &Options) -> u16 {
     match options.overlay {
         Overlay::Vxlan => 1450,
         Overlay::Routes => 1500,
+        Overlay::Tun => super::tun::MTU,
     }
 }
 

@@ -15,6 +15,11 @@ fn plain_routes_between_nodes() {
 }
 
 #[test]
+fn a_tunnel_without_ethernet_headers_between_nodes() {
+    serves(&Options { overlay: Overlay::Tun, ..Options::default() });
+}
+
+#[test]
 fn a_bridge_that_passes_packets_through_netfilter() {
     serves(&Options { bridge_netfilter: true, ..Options::default() });
 }
