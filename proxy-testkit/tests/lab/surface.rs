@@ -2,13 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use proxy_testkit::lab::{Family, Host, Protocol, eventually};
+use proxy_testkit::agent::AgentOptions;
+use proxy_testkit::lab::{Family, Host, Options, Protocol, eventually};
+use proxy_testkit::{Lab, shell};
 use serde_json::Value;
 
-use crate::common::{TCP, standard, usual};
+use crate::common::{TCP, alone, standard, usual};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -93,7 +96,7 @@ fn metrics_count_what_was_sent() {
     }
 }
 
-fn health_checked(lab: &proxy_testkit::Lab, is_ready: bool) -> String {
+fn health_checked(lab: &Lab, is_ready: bool) -> String {
     let pod = &lab.node1.a;
     format!(
         "apiVersion: v1
@@ -119,7 +122,7 @@ endpoints: [{{addresses: [{}], nodeName: {}, conditions: {{ready: {is_ready}}}}}
 }
 
 /// Waits for a status, and checks the body and the header against it.
-fn check(lab: &proxy_testkit::Lab, node: &Host, expected: u16, endpoints: usize) -> Result<()> {
+fn check(lab: &Lab, node: &Host, expected: u16, endpoints: usize) -> Result<()> {
     eventually(PATIENCE, || {
         let (status, head, body) = get(&lab.client, node.at(Family::V4, 31999), "/")?;
         ensure!(status == expected, "{}: {status}\n{body}", node.name);
@@ -175,4 +178,46 @@ fn a_node_that_the_autoscaler_takes_away_gets_no_new_clients() {
     told.unwrap();
     assert_eq!(livez, 200);
     become_status(200).unwrap();
+}
+
+#[test]
+fn changes_that_cannot_be_applied_show_in_health_and_metrics_and_are_tried_again() {
+    // Twice as long until healthz says so.
+    let agents = AgentOptions { arguments: vec!["--iptables-sync-period=1s".into()], ..AgentOptions::default() };
+    let mut lab = alone(|| Lab::new(Options { agents: Some(agents), ..Options::default() }));
+    let (node, other) = (lab.node1.host.clone(), lab.node2.host.clone());
+    let service = usual("stuck", 98, [&lab.node2.a]);
+    let health = |host: &Host, expected: u16| {
+        eventually(PATIENCE, || {
+            for path in ["/healthz", "/livez"] {
+                let (status, _, body) = get(&lab.client, host.at(Family::V4, 10256), path)?;
+                ensure!(status == expected, "{} {path}: {status} {body}", host.name);
+            }
+            Ok(())
+        })
+    };
+    health(&node, 200).unwrap();
+    // No process can write to it from now on.
+    let map = lab.agents()[0].pin_of("frontend_v4").unwrap();
+    shell::run(Command::new("bpftool").args(["map", "freeze", "pinned"]).arg(map)).unwrap();
+    let _published = lab.manifests().publish(&service).unwrap();
+    health(&node, 503).unwrap();
+    health(&other, 200).unwrap();
+    let failures = || sum(&metrics(&node), "pointsman_sync_failures_total", &[]);
+    let first = failures();
+    assert!(first >= 1.0, "{first}");
+    eventually(PATIENCE, || {
+        ensure!(failures() > first, "it is not tried again");
+        Ok(())
+    })
+    .unwrap();
+    let log = lab.agents()[0].log();
+    assert!(log.contains("frontend_v4") && log.contains("trying again"), "{log}");
+    // With maps that can be written all is well.
+    lab.agents_mut()[0].stop().unwrap();
+    lab.agents()[0].clean_up().unwrap();
+    lab.agents_mut()[0].start().unwrap();
+    lab.agents_mut()[0].wait_until_ready().unwrap();
+    assert_eq!(get(&lab.client, node.at(Family::V4, 10256), "/healthz").unwrap().0, 200);
+    assert_eq!(node.ask(Protocol::Tcp, service.at(Family::V4, TCP)).unwrap().pod, "pod2a");
 }
