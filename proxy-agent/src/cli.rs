@@ -90,9 +90,13 @@ pub struct RunArgs {
     /// How log lines look
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// Sizes of the maps. A pinned map keeps its size.
+    /// The most that the maps may hold: they begin smaller and grow.
     #[command(flatten)]
     pub sizes: Sizes,
+    /// Most entries that the maps of frontends, slots, backends and Service ports begin with; they grow as they fill
+    /// [default: 65536, 1048576, 131072 and 16384]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub initial_entries: Option<u32>,
     /// How programs are attached; by default the best that the kernel has.
     #[arg(long, value_enum, hide = true)]
     pub attach: Option<AttachMode>,

@@ -13,7 +13,8 @@ use proxy_agent::kernel::{
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Flow, FlowSide, FlowState, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceCounters, TCP, UDP,
+    Backend, Flow, FlowKey, FlowSide, FlowState, Frontend, FrontendKey, FrontendKind, LAYOUT, RangeKey,
+    ServiceCounters, TCP, UDP,
 };
 
 /// A pin path of its own for each test, removed at its end, also by a panic.
@@ -84,7 +85,6 @@ fn every_program_loads() {
 fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 0);
     drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let mut wanted = Realized::default();
     {
@@ -96,8 +96,9 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
             wanted.apply(&op);
         }
     }
-    assert_eq!(MapSet::check(&pins.0.maps(), &small()).unwrap(), 25);
+    let set = std::fs::read_link(pins.0.maps()).unwrap();
     drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    assert_eq!(std::fs::read_link(pins.0.maps()).unwrap(), set);
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);
     assert_eq!(maps.service_stats.get(&3).unwrap().unwrap().first(), Some(&ServiceCounters::default()));
@@ -163,31 +164,169 @@ fn a_full_map_is_an_error_that_names_it() {
     assert!(text.contains("frontend_v4") && text.contains("full (100 entries)"), "{text}");
 }
 
-#[test]
-fn a_pin_of_another_size_is_refused_and_left_alone() {
-    let pins = Pins::new();
-    let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
-    let larger = Sizes { max_frontends: 200, ..small() };
-    let error = Programs::load(&pins.0, &larger, PacketLog::Off, SocketLb::Host).map(drop).unwrap_err();
-    let text = message(&error);
-    for part in ["frontend_v4", "100", "200", "--max-frontends 100", "cleanup"] {
-        assert!(text.contains(part), "{part} is missing in: {text}");
-    }
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+/// The maps that a set has pinned, by their kernel ids.
+fn ids(folder: &Path) -> std::collections::BTreeMap<String, u32> {
+    let id = |path: &Path| aya::maps::MapInfo::from_pin(path).unwrap().id();
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), id(&path))).collect()
 }
 
 #[test]
-fn a_pin_of_another_type_is_refused() {
+fn a_map_that_is_to_be_larger_is_replaced_with_all_that_is_in_it_and_the_others_are_shared() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    let slot: aya::maps::Array<_, u64> = aya::maps::Array::create(10_000, 0).unwrap();
-    slot.pin(pins.0.maps().join("slot_v4")).unwrap();
-    let error = MapSet::check(&pins.0.maps(), &small()).unwrap_err();
-    assert!(
-        matches!(error, MapSetError::Mismatch { map: "slot_v4", what: "value size", found: 8, wanted: 4, .. }),
-        "{error}"
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    for op in ops() {
+        maps.apply(&op).unwrap();
+    }
+    let per_cpu = ServiceCounters { flows: 7, ..Default::default() };
+    maps.service_stats.set(&3, &per_cpu).unwrap();
+    let flow = Flow::<Ipv4> { began: 9, ..Default::default() };
+    maps.v4.flow.set(&flow.key(FlowSide::Client, TCP), &flow).unwrap();
+    let (before, wanted) = (ids(&pins.0.maps()), maps.read().unwrap());
+
+    let larger = Sizes { max_frontends: 200, max_backends: 6000, max_services: 60, ..small() };
+    drop(Programs::load(&pins.0, &larger, PacketLog::Off, SocketLb::Host).unwrap());
+    let grown = MapSet::open(&pins.0.maps()).unwrap();
+    assert_eq!(grown.sizes(), larger);
+    assert_eq!(grown.read().unwrap(), wanted);
+    assert!(grown.service_stats.get(&3).unwrap().unwrap().iter().all(|stats| *stats == per_cpu));
+    let after = ids(&pins.0.maps());
+    let changed: Vec<_> = before.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
+    assert_eq!(
+        changed,
+        ["backend_v4", "backend_v6", "frontend_v4", "frontend_v6", "service", "service_stats"],
+        "flows go on in the same table"
     );
+    // What is too small already is not made smaller.
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    assert_eq!(ids(&pins.0.maps()), after);
+    // What programs of the former set remember of packets meanwhile is not lost either. That set is there until then.
+    assert_eq!(sets(&pins.0), [format!("v{LAYOUT}-1"), format!("v{LAYOUT}-2")]);
+    kernel::retire_former(&pins.0).unwrap();
+    assert_eq!(sets(&pins.0), [format!("v{LAYOUT}-2")]);
+}
+
+/// The sets that are there.
+fn sets(pins: &PinPath) -> Vec<String> {
+    let names = std::fs::read_dir(pins.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut sets: Vec<_> = names.filter(|name| name.starts_with('v')).collect();
+    sets.sort();
+    sets
+}
+
+#[test]
+fn what_programs_remember_while_a_table_is_replaced_is_carried_over_to_the_larger_one() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let old = MapSet::open(&pins.0.maps()).unwrap();
+    let client = |port: u8| FlowKey { near: Ipv4::new([10, 0, 0, 1]), near_port: [1, port], ..flow_key() };
+    let put = |maps: &MapSet, port, began| {
+        maps.v4.flow.set(&client(port), &Flow { began, ..Flow::default() }).unwrap();
+    };
+    put(&old, 1, 1);
+    drop(Programs::load(&pins.0, &Sizes { max_flows: 2000, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
+    let new = MapSet::open(&pins.0.maps()).unwrap();
+    let began = |port| new.v4.flow.get(&client(port)).unwrap().map(|flows| flows[0].began);
+    assert_eq!((new.v4.flow.capacity(), began(1)), (2000, Some(1)));
+    // A program of the old set begins a flow, one of the new set goes on with another.
+    put(&old, 2, 2);
+    put(&new, 1, 3);
+    kernel::retire_former(&pins.0).unwrap();
+    assert_eq!((began(1), began(2)), (Some(3), Some(2)));
+}
+
+fn flow_key() -> FlowKey<Ipv4> {
+    Flow::<Ipv4>::default().key(FlowSide::Client, TCP)
+}
+
+#[test]
+fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let maps = MapSet::open(&pins.0.maps()).unwrap();
+    for op in ops() {
+        maps.apply(&op).unwrap();
+    }
+    let before = ids(&pins.0.maps());
+    // As an agent of the layout before would have left it.
+    let set = std::fs::read_link(pins.0.maps()).unwrap();
+    let former = format!("v{}-{}", LAYOUT - 1, set.to_str().unwrap().split_once('-').unwrap().1);
+    std::fs::rename(pins.0.path().join(set), pins.0.path().join(&former)).unwrap();
+    std::fs::remove_file(pins.0.maps()).unwrap();
+    std::os::unix::fs::symlink(&former, pins.0.maps()).unwrap();
+
+    let mut programs = Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap();
+    // An agent that ends before they are filled leaves the former ones in force.
+    assert!(programs.need_filling());
+    assert_eq!(ids(&pins.0.maps()), before);
+    programs.are_filled(&pins.0).unwrap();
+    assert!(!programs.need_filling());
+    let after = ids(&pins.0.maps());
+    let changed: Vec<_> = before.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
+    assert_eq!(
+        changed,
+        [
+            "frontend_v4",
+            "frontend_v6",
+            "range_v4",
+            "range_v6",
+            "service_net_v4",
+            "service_net_v6",
+            "slot_v4",
+            "slot_v6"
+        ],
+        "what is filled again from the objects"
+    );
+    // Ids and generations of backends are those that flows know.
+    let (now, then) = (MapSet::open(&pins.0.maps()).unwrap().read().unwrap(), maps.read().unwrap());
+    assert_eq!(now.v6().backend(7).generation, 7);
+    assert_eq!((now.v4().frontend_count(), now.services().count()), (0, then.services().count()));
+    assert_eq!(sets(&pins.0).len(), 2, "programs of the former layout may still run");
+    kernel::retire_former(&pins.0).unwrap();
+    assert_eq!(sets(&pins.0).len(), 1);
+    assert!(!Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap().need_filling());
+    assert_eq!(ids(&pins.0.maps()), after);
+}
+
+#[test]
+fn a_pin_of_another_type_is_replaced_and_the_others_are_kept() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let before = ids(&pins.0.maps());
+    let path = pins.0.maps().join("slot_v4");
+    std::fs::remove_file(&path).unwrap();
+    let odd: aya::maps::Array<_, u64> = aya::maps::Array::create(10_000, 0).unwrap();
+    odd.pin(&path).unwrap();
+    let refused = MapSet::open(&pins.0.maps()).unwrap_err();
+    assert!(
+        matches!(refused, MapSetError::Mismatch { map: "slot_v4", what: "value size", found: 8, wanted: 4, .. }),
+        "{refused}"
+    );
+    let mut programs = Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap();
+    assert!(programs.need_filling());
+    programs.are_filled(&pins.0).unwrap();
+    MapSet::open(&pins.0.maps()).unwrap();
+    let after = ids(&pins.0.maps());
+    let changed: Vec<_> = before.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
+    assert_eq!(changed, ["slot_v4"]);
+}
+
+#[test]
+fn a_set_that_was_never_current_is_removed() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let before = ids(&pins.0.maps());
+    let half = pins.0.path().join(format!("v{LAYOUT}-7"));
+    std::fs::create_dir(&half).unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    assert!(!half.exists());
+    assert_eq!(ids(&pins.0.maps()), before);
 }
 
 #[test]

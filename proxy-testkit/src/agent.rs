@@ -146,11 +146,22 @@ impl Agent {
             if !process.is_running() {
                 return Ok(None);
             }
-            ensure!(process.log().contains(" ready: "), "the agent has not logged that it is ready");
+            ensure!(self.is_ready(), "the agent has not logged that it is ready");
             self.look_json("frontends").map(Some)
         })?
         .map(drop)
         .with_context(|| format!("the agent of {} ended:\n{}", self.node, self.log()))
+    }
+
+    /// Whether it has got so far since it was last started.
+    pub fn is_ready(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.log().contains(" ready: "))
+    }
+
+    /// From its next start on it is this binary, and runs with these arguments.
+    pub fn become_another(&mut self, binary: PathBuf, arguments: Vec<String>) {
+        self.binary = binary;
+        self.arguments = arguments;
     }
 
     /// SIGKILL, as in a crash.
@@ -218,7 +229,9 @@ impl Agent {
 
     /// Where a map is pinned.
     pub fn pin_of(&self, map: &str) -> Result<PathBuf> {
-        find_pin(&self.pins, map).with_context(|| format!("no map {map} under {}", self.pins.display()))
+        let path = self.pins.join("current").join(map);
+        ensure!(path.exists(), "no map {map} under {}", self.pins.display());
+        Ok(path)
     }
 
     /// Waits until the maps hold a Service as it is: each port in each family, leading to these endpoints and no others.
@@ -272,13 +285,6 @@ fn clean_up(ns: &NsHandle, binary: &Path, pins: &Path) {
     }
     // The lab leaves nothing even where the agent did.
     let _ = std::fs::remove_dir_all(pins);
-}
-
-/// Finds a pin by name, in the folder or in those below (they carry the layout's version).
-fn find_pin(folder: &Path, name: &str) -> Option<PathBuf> {
-    let entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    let here = entries.iter().find(|path| path.file_name().is_some_and(|file| file == name) && !path.is_dir());
-    here.cloned().or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| find_pin(path, name)))
 }
 
 /// `$POINTSMAN_AGENT`, or the agent in the target folder that the running program was built into.

@@ -66,18 +66,40 @@ impl Attacher {
         &self.programs
     }
 
+    /// Takes other programs. Devices get them the next time that they are attached.
+    pub fn replace(&mut self, programs: Programs) {
+        self.programs = programs;
+        self.devices.clear();
+    }
+
+    /// Says that the maps of the programs have been filled.
+    ///
+    /// # Errors
+    /// When the filesystem refuses.
+    pub fn are_filled(&mut self) -> Result<(), PinError> {
+        self.programs.are_filled(&self.pins)
+    }
+
     /// How programs are attached.
     pub fn mode(&self) -> AttachMode {
         self.mode
     }
 
-    /// Sees to it that both programs are attached to a device of this network namespace.
+    /// Sees to it that both programs are attached to a device of this network namespace. With `look_closely` also where
+    /// that is only found out by attaching them again, as with clsact.
     ///
     /// # Errors
     /// When the kernel refuses, also because the device is gone.
-    pub fn attach(&mut self, ifindex: u32, name: &str, layer: Layer) -> Result<Attached, AttachError> {
+    pub fn attach(
+        &mut self,
+        ifindex: u32,
+        name: &str,
+        layer: Layer,
+        look_closely: bool,
+    ) -> Result<Attached, AttachError> {
         let known = self.devices.get(&ifindex).filter(|device| device.layer == layer);
         if let Some(known) = known
+            && !(look_closely && self.mode == AttachMode::Clsact)
             && self.is_intact(ifindex, known)?
         {
             return Ok(Attached::Unchanged);
@@ -96,14 +118,15 @@ impl Attacher {
                 }
                 AttachMode::Clsact => {
                     let program = self.programs.classifier(layer, direction).map_err(|source| error(source.into()))?;
-                    clsact::attach(program, name, direction).map_err(|source| error(source.into()))?;
-                    adopted = false;
+                    let came = clsact::attach(program, name, direction).map_err(|source| error(source.into()))?;
+                    adopted &= came == Came::Adopted;
                 }
             }
         }
         self.remove_other_mode(ifindex, name, adopted)?;
         self.devices.insert(ifindex, Device { layer, links });
         Ok(match (is_known, adopted) {
+            (true, true) if self.mode == AttachMode::Clsact => Attached::Unchanged,
             (true, _) => Attached::Repaired,
             (false, true) => Attached::Adopted,
             (false, false) => Attached::New,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::tc::TcHandle;
@@ -49,17 +49,15 @@ pub async fn cleanup(pins: &PinPath, force: bool, mut report: impl FnMut(String)
     if !pins.path().exists() {
         return Ok(());
     }
-    let folders = layouts(pins)?;
-    let mut devices = BTreeSet::new();
-    for folder in &folders {
-        devices.extend(known_devices(folder));
-        remove_all(&folder.join("links"), "link", &mut report)?;
-    }
+    let sets = pins.sets()?;
+    let devices = sets.iter().flat_map(|set| known_devices(&set.folder)).collect();
+    remove_all(&pins.links(), "link", &mut report)?;
     remove_filters(&devices, &mut report).await?;
-    for folder in &folders {
-        remove_folder(&folder.join("links"), &mut report)?;
-        remove_all(folder, "map", &mut report)?;
-        remove_folder(folder, &mut report)?;
+    remove_folder(&pins.links(), &mut report)?;
+    pins::remove(&pins.maps())?;
+    for set in &sets {
+        remove_all(&set.folder, "map", &mut report)?;
+        remove_folder(&set.folder, &mut report)?;
     }
     // Folders above it that are empty now were made for it; the mount point itself stays.
     let mut folder = Some(pins.path());
@@ -71,29 +69,8 @@ pub async fn cleanup(pins: &PinPath, force: bool, mut report: impl FnMut(String)
     Ok(())
 }
 
-/// The folders of all layouts.
-fn layouts(pins: &PinPath) -> Result<Vec<PathBuf>, PinError> {
-    let is_layout = |path: &PathBuf| {
-        let version = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix('v'));
-        path.is_dir() && version.is_some_and(|version| version.parse::<u32>().is_ok())
-    };
-    Ok(list(pins.path())?.into_iter().filter(is_layout).collect())
-}
-
-/// The entries of a folder, sorted; none where it isn't there.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => Err(error),
-    };
-    let mut entries = entries.map_err(|source| PinError::Io { action: "reading", path: folder.to_owned(), source })?;
-    entries.sort();
-    Ok(entries)
-}
-
 fn remove_all(folder: &Path, what: &str, report: &mut impl FnMut(String)) -> Result<(), PinError> {
-    for path in list(folder)?.into_iter().filter(|path| !path.is_dir()) {
+    for path in pins::list(folder)?.into_iter().filter(|path| !path.is_dir()) {
         if pins::remove(&path)? {
             report(format!("{what} {}", path.display()));
         }

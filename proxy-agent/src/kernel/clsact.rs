@@ -8,29 +8,30 @@ use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, T
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 
 use super::Direction;
+use super::tcx::Came;
 
 /// Late, as other programs should see packets first; odd enough to be nobody else's.
 const PRIORITY: u16 = 0x506f;
 const HANDLE: TcHandle = TcHandle::new(0, 0x506f);
 
-/// Attaches a program to a device, or puts it in the place of the one that an earlier agent attached.
-pub(super) fn attach(program: &mut SchedClassifier, device: &str, direction: Direction) -> Result<(), ProgramError> {
+/// Attaches a program to a device, or puts it in the place of the one that is there, between two packets.
+pub(super) fn attach(program: &mut SchedClassifier, device: &str, direction: Direction) -> Result<Came, ProgramError> {
     match tc::qdisc_add_clsact(device) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
     let kind = attach_type(direction);
-    let id = match program.attach_to_link(filter(device, direction)?) {
+    let (id, came) = match program.attach_to_link(filter(device, direction)?) {
         Err(error) if is_missing(&error) => {
             let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-            program.attach_with_options(device, kind, TcAttachOptions::Netlink(options))?
+            (program.attach_with_options(device, kind, TcAttachOptions::Netlink(options))?, Came::New)
         }
-        other => other?,
+        other => (other?, Came::Adopted),
     };
     // Dropped, it would detach the program.
     std::mem::forget(program.take_link(id)?);
-    Ok(())
+    Ok(came)
 }
 
 /// Removes our filter from a device. Returns whether there was one.

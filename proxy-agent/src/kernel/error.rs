@@ -35,7 +35,8 @@ pub enum MapError {
 pub enum MapSetError {
     /// A map has another shape than this agent would give it.
     #[error(
-        "the map {map}, pinned at {}, has {what} {found}, but this agent needs {wanted}: {advice}",
+        "the map {map}, pinned at {}, has {what} {found}, but this agent needs {wanted}: something else made it, or a \
+         version of the agent that does not fit",
         path.display()
     )]
     Mismatch {
@@ -49,8 +50,6 @@ pub enum MapSetError {
         found: u32,
         /// What it has to be.
         wanted: u32,
-        /// What to do about it.
-        advice: String,
     },
     /// There are none.
     #[error(
@@ -65,6 +64,24 @@ pub enum MapSetError {
     #[error("opening the map pinned at {}", path.display())]
     Open {
         /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A map that fits cannot be pinned in a new set.
+    #[error("pinning the map at {}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Entries cannot be copied to a larger map.
+    #[error("copying the entries of the map {map} to the one pinned in {}", path.display())]
+    Carry {
+        /// Name of the map.
+        map: &'static str,
+        /// The set of the larger one.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,

@@ -3,25 +3,18 @@
 use std::fmt::Debug;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bytemuck::Pod;
 
 use super::error::MapError;
-use super::sys::{self, Cursor, MapInfo};
-
-/// How many elements are read by one call.
-const BATCH: usize = 4096;
-
-/// What an unsupported operation gives inside the kernel (`ENOTSUPP`), which some map types let out.
-const ENOTSUPP: i32 = 524;
+use super::raw::RawMap;
 
 /// A map with keys `K` and values `V`, whose sizes have been compared with the kernel's.
 #[derive(Debug)]
 pub struct Map<K, V> {
-    fd: OwnedFd,
+    raw: RawMap,
     name: &'static str,
-    info: MapInfo,
     /// How many values an entry has: 1, or one for each possible CPU.
     width: usize,
     types: PhantomData<fn(K, V)>,
@@ -29,8 +22,8 @@ pub struct Map<K, V> {
 
 impl<K: Pod + Debug, V: Pod> Map<K, V> {
     /// Takes a map whose type and sizes fit.
-    pub(super) fn new(fd: OwnedFd, name: &'static str, info: MapInfo, width: usize) -> Self {
-        Self { fd, name, info, width, types: PhantomData }
+    pub(super) fn new(raw: RawMap, name: &'static str, width: usize) -> Self {
+        Self { raw, name, width, types: PhantomData }
     }
 
     /// Its name.
@@ -40,7 +33,7 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
 
     /// How many entries it has room for.
     pub fn capacity(&self) -> u32 {
-        self.info.max_entries
+        self.raw.capacity()
     }
 
     fn access(&self, action: &'static str, key: &K, source: io::Error) -> MapError {
@@ -53,7 +46,9 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     /// When the kernel refuses.
     pub fn get(&self, key: &K) -> Result<Option<Vec<V>>, MapError> {
         let mut values = vec![V::zeroed(); self.width];
-        let found = sys::lookup(self.fd.as_fd(), bytemuck::bytes_of(key), bytemuck::cast_slice_mut(&mut values))
+        let found = self
+            .raw
+            .get(bytemuck::bytes_of(key), bytemuck::cast_slice_mut(&mut values))
             .map_err(|source| self.access("reading", key, source))?;
         Ok(found.then_some(values))
     }
@@ -64,13 +59,12 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     /// [`MapError::Full`] when there is no room, [`MapError::Access`] when the kernel refuses.
     pub fn set(&self, key: &K, value: &V) -> Result<(), MapError> {
         let values = vec![*value; self.width];
-        sys::update(self.fd.as_fd(), bytemuck::bytes_of(key), bytemuck::cast_slice(&values)).map_err(|source| {
-            match source.raw_os_error() {
-                Some(libc::E2BIG | libc::ENOSPC) => {
-                    MapError::Full { map: self.name, entry: format!("{key:?}"), capacity: self.info.max_entries }
-                }
-                _ => self.access("writing", key, source),
+        let written = self.raw.set(bytemuck::bytes_of(key), bytemuck::cast_slice(&values));
+        written.map_err(|source| match source.raw_os_error() {
+            Some(libc::E2BIG | libc::ENOSPC) => {
+                MapError::Full { map: self.name, entry: format!("{key:?}"), capacity: self.capacity() }
             }
+            _ => self.access("writing", key, source),
         })
     }
 
@@ -79,13 +73,10 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&self, key: &K) -> Result<(), MapError> {
-        sys::delete(self.fd.as_fd(), bytemuck::bytes_of(key))
-            .map(drop)
-            .map_err(|source| self.access("removing", key, source))
+        self.raw.remove(bytemuck::bytes_of(key)).map_err(|source| self.access("removing", key, source))
     }
 
-    /// Reads every entry: by batches, or one by one where the kernel has no batches for this map. `each` gets
-    /// the key and the values of all CPUs (one, where the map isn't per CPU).
+    /// Reads every entry. `each` gets the key and the values of all CPUs (one, where the map isn't per CPU).
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -99,69 +90,23 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
     /// # Errors
     /// When the kernel refuses.
     pub fn for_each_of_first(&self, count: usize, mut each: impl FnMut(K, &[V])) -> Result<(), MapError> {
-        match self.by_batch(count, &mut each) {
-            Err(error) if is_unsupported(&error) => self.one_by_one(count, &mut each),
-            other => other,
-        }
-        .map_err(|source| MapError::Access {
+        let mut values = vec![V::zeroed(); self.width];
+        let read = self.raw.for_each(count, |key, bytes| {
+            // The bytes need not be aligned as the values are.
+            bytemuck::cast_slice_mut::<V, u8>(&mut values).copy_from_slice(bytes);
+            each(bytemuck::pod_read_unaligned(key), &values);
+        });
+        read.map_err(|source| MapError::Access {
             action: "reading",
             map: self.name,
             entry: "all entries".to_owned(),
             source,
         })
     }
-
-    fn by_batch(&self, count: usize, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
-        let mut left = count;
-        let mut room = BATCH.min(self.info.max_entries as usize).min(count).max(1);
-        let mut keys = vec![K::zeroed(); room];
-        let mut values = vec![V::zeroed(); room * self.width];
-        let mut cursor: Option<Cursor> = None;
-        loop {
-            let (key_bytes, value_bytes) = (bytemuck::cast_slice_mut(&mut keys), bytemuck::cast_slice_mut(&mut values));
-            let batch =
-                match sys::lookup_batch(self.fd.as_fd(), &mut cursor, size_of::<K>(), key_bytes, value_bytes, room) {
-                    Ok(batch) => batch,
-                    // One bucket of a hash map has more elements than there is room for.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                        room *= 2;
-                        keys.resize(room, K::zeroed());
-                        values.resize(room * self.width, V::zeroed());
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-            for (key, values) in keys.iter().zip(values.chunks_exact(self.width)).take(batch.count.min(left)) {
-                each(*key, values);
-            }
-            left = left.saturating_sub(batch.count);
-            if batch.is_last || left == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    fn one_by_one(&self, count: usize, each: &mut impl FnMut(K, &[V])) -> io::Result<()> {
-        let mut values = vec![V::zeroed(); self.width];
-        let mut key: Option<K> = None;
-        for _ in 0..count {
-            let mut next = K::zeroed();
-            let from = key.as_ref().map(bytemuck::bytes_of);
-            if !sys::next_key(self.fd.as_fd(), from, bytemuck::bytes_of_mut(&mut next))? {
-                return Ok(());
-            }
-            // Gone since: skipped.
-            if sys::lookup(self.fd.as_fd(), bytemuck::bytes_of(&next), bytemuck::cast_slice_mut(&mut values))? {
-                each(next, &values);
-            }
-            key = Some(next);
-        }
-        Ok(())
-    }
 }
 
 impl<V: Pod> Map<u32, V> {
-    /// Writes a range of an array: by one call, or one by one where the kernel has no batches for this map.
+    /// Writes a range of an array.
     ///
     /// # Errors
     /// When the kernel refuses, or the range is not in the array. The beginning of the range may be written then.
@@ -170,22 +115,13 @@ impl<V: Pod> Map<u32, V> {
             return self.set(&first, value);
         }
         let keys: Vec<u32> = (first..).take(values.len()).collect();
-        let (key_bytes, value_bytes) = (bytemuck::cast_slice(&keys), bytemuck::cast_slice(values));
-        match sys::update_batch(self.fd.as_fd(), key_bytes, value_bytes, values.len()) {
-            Err(error) if is_unsupported(&error) => {
-                keys.iter().zip(values).try_for_each(|(key, value)| self.set(key, value))
-            }
-            written => written.map_err(|source| self.access("writing from", &first, source)),
-        }
+        let written = self.raw.set_all(bytemuck::cast_slice(&keys), bytemuck::cast_slice(values), values.len());
+        written.map_err(|source| self.access("writing from", &first, source))
     }
 }
 
 impl<K, V> AsFd for Map<K, V> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.raw.as_fd()
     }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
 }

@@ -1,7 +1,7 @@
 //! The set of pinned maps.
 //!
-//! The kernel programs are loaded with these maps, so the loader is what creates them; here they are looked at
-//! before that (a pin is never adopted unchecked) and opened after it.
+//! The kernel programs are loaded with these maps, so the loader is what creates them; here they are opened after
+//! that.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,7 @@ use proxy_common::maps::{
 
 use super::error::MapSetError;
 use super::map::Map;
+use super::raw::RawMap;
 use super::spec::{self, MapKind, Shape, Sizes, Spec};
 use super::sys::{self, MapInfo};
 
@@ -133,20 +134,20 @@ impl MapSet {
         ]
     }
 
-    /// Looks whether the maps that are pinned in a folder can be adopted as they are. Returns how many there are.
-    ///
-    /// # Errors
-    /// When one cannot be opened, or has another type, layout or size.
-    pub fn check(folder: &Path, sizes: &Sizes) -> Result<usize, MapSetError> {
-        let mut found = 0;
-        for shape in &spec::SHAPES {
-            if let Some((_, info)) = open_pin(folder, shape)? {
-                check_layout(folder, shape, &info)?;
-                check_size(folder, shape, &info, sizes)?;
-                found += 1;
-            }
+    /// How many entries the maps have room for: of two families, the smaller number.
+    pub fn sizes(&self) -> Sizes {
+        let Self { v4, v6, service, service_stats, device, .. } = self;
+        Sizes {
+            max_frontends: v4.frontend.capacity().min(v6.frontend.capacity()),
+            max_slots: v4.slot.capacity().min(v6.slot.capacity()),
+            max_backends: v4.backend.capacity().min(v6.backend.capacity()),
+            max_services: service.capacity().min(service_stats.capacity()),
+            max_flows: v4.flow.capacity().min(v6.flow.capacity()),
+            max_devices: device.capacity(),
+            max_ranges: v4.range.capacity().min(v6.range.capacity()),
+            max_affinities: v4.affinity.capacity().min(v6.affinity.capacity()),
+            max_datagrams: v4.datagram.capacity().min(v6.datagram.capacity()),
         }
-        Ok(found)
     }
 }
 
@@ -162,12 +163,12 @@ impl Opener<'_> {
             open_pin(self.folder, shape)?.ok_or_else(|| MapSetError::Missing { path: self.folder.join(shape.name) })?;
         check_layout(self.folder, shape, &info)?;
         let width = if shape.kind == MapKind::PerCpuArray { self.cpus } else { 1 };
-        Ok(Map::new(fd, shape.name, info, width))
+        Ok(Map::new(RawMap::new(fd, info, width), shape.name, width))
     }
 }
 
 /// Opens a map's pin, if there is one.
-fn open_pin(folder: &Path, shape: &Shape) -> Result<Option<(OwnedFd, MapInfo)>, MapSetError> {
+pub(super) fn open_pin(folder: &Path, shape: &Shape) -> Result<Option<(OwnedFd, MapInfo)>, MapSetError> {
     let path = folder.join(shape.name);
     let fd = match sys::open_pin(&path) {
         Ok(fd) => fd,
@@ -180,37 +181,16 @@ fn open_pin(folder: &Path, shape: &Shape) -> Result<Option<(OwnedFd, MapInfo)>, 
     }
 }
 
-fn check_layout(folder: &Path, shape: &Shape, info: &MapInfo) -> Result<(), MapSetError> {
+/// Whether a map is of the type and layout that it has to be. Its size may be any.
+pub(super) fn check_layout(folder: &Path, shape: &Shape, info: &MapInfo) -> Result<(), MapSetError> {
     for (what, found, wanted) in [
         ("type", info.kind, shape.kind as u32),
         ("key size", info.key_size, shape.key_size),
         ("value size", info.value_size, shape.value_size),
     ] {
         if found != wanted {
-            let advice = "something else made it, or a version of the agent that does not fit: remove it with \
-                          `proxy-agent cleanup`, or choose another --pin-path";
-            return Err(mismatch(folder, shape, what, found, wanted, advice.to_owned()));
+            return Err(MapSetError::Mismatch { map: shape.name, path: folder.join(shape.name), what, found, wanted });
         }
     }
     Ok(())
-}
-
-fn check_size(folder: &Path, shape: &Shape, info: &MapInfo, sizes: &Sizes) -> Result<(), MapSetError> {
-    let wanted = (shape.size.of)(sizes);
-    if info.max_entries == wanted {
-        return Ok(());
-    }
-    let advice = match shape.size.flag {
-        Some(flag) => format!(
-            "start it with `{flag} {}`, or remove the maps with `proxy-agent cleanup`, which ends the connections \
-             through Services",
-            info.max_entries
-        ),
-        None => "remove the maps with `proxy-agent cleanup`, which ends the connections through Services".to_owned(),
-    };
-    Err(mismatch(folder, shape, "max_entries", info.max_entries, wanted, advice))
-}
-
-fn mismatch(folder: &Path, shape: &Shape, what: &'static str, found: u32, wanted: u32, advice: String) -> MapSetError {
-    MapSetError::Mismatch { map: shape.name, path: folder.join(shape.name), what, found, wanted, advice }
 }

@@ -17,7 +17,9 @@ mod maps;
 mod peers;
 mod pins;
 mod programs;
+mod raw;
 mod read;
+mod sets;
 mod sock_diag;
 mod spec;
 mod sys;
@@ -35,6 +37,7 @@ pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
 pub use pins::{PinLock, PinPath};
 pub use programs::{LogError, OBJECT, PEER_LISTS, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram};
+pub use sets::{catch_up, retire_former};
 pub use sock_diag::{AbortError, Aborted};
 pub use spec::Sizes;
 

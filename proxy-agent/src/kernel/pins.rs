@@ -1,10 +1,11 @@
 //! The folder of pins, and who may write in it.
 //!
 //! ```text
-//! <pin path>/v<LAYOUT>/<map>
-//! <pin path>/v<LAYOUT>/links/<ifindex>-in
-//! <pin path>/v<LAYOUT>/links/<ifindex>-out
-//! <pin path>/v<LAYOUT>/links/<program>             socket hooks
+//! <pin path>/v<LAYOUT>-<number>/<map>
+//! <pin path>/current                     a symbolic link to the set of maps that the programs use
+//! <pin path>/links/<ifindex>-in
+//! <pin path>/links/<ifindex>-out
+//! <pin path>/links/<program>             socket hooks
 //! ```
 //!
 //! An agent holds a lock (flock) on the pin path itself. So it is seen by every other agent that has the same
@@ -12,11 +13,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs;
-use proxy_common::maps::LAYOUT;
 
 use super::Direction;
 use super::error::PinError;
@@ -24,6 +24,23 @@ use super::error::PinError;
 /// Where an agent pins what outlives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinPath(PathBuf);
+
+/// A set of maps, as its folder is named. Numbers go up, whatever the layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedSet {
+    pub folder: PathBuf,
+    pub layout: u32,
+    pub number: u32,
+}
+
+impl NamedSet {
+    fn of(folder: PathBuf) -> Option<Self> {
+        let name = folder.file_name()?.to_str()?.strip_prefix('v')?;
+        let (layout, number) = name.split_once('-')?;
+        let (layout, number) = (layout.parse().ok()?, number.parse().ok()?);
+        Some(Self { folder, layout, number })
+    }
+}
 
 /// Proof that no other agent uses a pin path. Ends when dropped.
 #[derive(Debug)]
@@ -43,14 +60,62 @@ impl PinPath {
         &self.0
     }
 
-    /// The folder of the maps of this agent's layout.
+    /// The folder of the maps that the programs use: a symbolic link to a set.
     pub fn maps(&self) -> PathBuf {
-        self.0.join(format!("v{LAYOUT}"))
+        self.0.join("current")
     }
 
     /// The folder of the links.
     pub fn links(&self) -> PathBuf {
-        self.maps().join("links")
+        self.0.join("links")
+    }
+
+    /// The set that `current` names, if it names one that is there.
+    pub(super) fn current_set(&self) -> Result<Option<NamedSet>, PinError> {
+        let link = self.maps();
+        let name = match fs::read_link(&link) {
+            Ok(name) => name,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(PinError::Io { action: "reading the link", path: link, source }),
+        };
+        let set = NamedSet::of(self.0.join(name));
+        Ok(set.filter(|set| set.folder.is_dir()))
+    }
+
+    /// The folders of all sets, of whatever layout.
+    pub(super) fn sets(&self) -> Result<Vec<NamedSet>, PinError> {
+        let mut sets: Vec<_> =
+            list(&self.0)?.into_iter().filter(|path| path.is_dir()).filter_map(NamedSet::of).collect();
+        sets.sort_by_key(|set| set.number);
+        Ok(sets)
+    }
+
+    /// Makes an empty set. No set has been there under a higher number that programs still use.
+    pub(super) fn make_set(&self, layout: u32, number: u32) -> Result<PathBuf, PinError> {
+        let folder = self.0.join(format!("v{layout}-{number}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => Ok(folder),
+            Err(source) => Err(PinError::Io { action: "making the folder", path: folder, source }),
+        }
+    }
+
+    /// Has `current` name a set, by one rename.
+    pub(super) fn set_current(&self, folder: &Path) -> Result<(), PinError> {
+        let (next, current) = (self.0.join("next"), self.maps());
+        remove(&next)?;
+        let name = folder.file_name().unwrap_or_default();
+        symlink(name, &next).map_err(|source| PinError::Io {
+            action: "making the link",
+            path: next.clone(),
+            source,
+        })?;
+        fs::rename(&next, &current).map_err(|source| PinError::Io { action: "replacing", path: current, source })
+    }
+
+    /// Removes a set. Maps that programs still use live on until those go.
+    pub(super) fn remove_set(&self, set: &NamedSet) -> Result<(), PinError> {
+        let folder = &set.folder;
+        fs::remove_dir_all(folder).map_err(|source| PinError::Io { action: "removing", path: folder.clone(), source })
     }
 
     /// The link of a device.
@@ -126,6 +191,18 @@ impl PinPath {
         }
         Ok(devices)
     }
+}
+
+/// The entries of a folder, sorted; none where it isn't there.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let mut entries = entries.map_err(|source| PinError::Io { action: "reading", path: folder.to_owned(), source })?;
+    entries.sort();
+    Ok(entries)
 }
 
 /// Removes a pin, if there is one. Returns whether there was.

@@ -1,5 +1,7 @@
 //! Loading the kernel programs, with the pinned maps.
 
+use std::path::Path;
+
 use aya::Btf;
 use aya::programs::{CgroupSockAddr, Iter, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::util::KernelVersion;
@@ -8,10 +10,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::cgroup::SocketLb;
-use super::error::LoadError;
-use super::maps::MapSet;
+use super::error::{LoadError, PinError};
 use super::pins::PinPath;
-use super::spec::{SHAPES, Sizes};
+use super::sets::Set;
+use super::spec::Sizes;
 use super::{Direction, sys};
 use crate::devices::Layer;
 
@@ -66,21 +68,21 @@ pub enum PacketLog {
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    set: Set,
 }
 
 impl Programs {
-    /// Loads the programs with the maps pinned at a path; those not there yet are made and pinned.
+    /// Loads the programs with the maps pinned at a path, which have at least these sizes from then on; those not
+    /// there yet are made and pinned, those that do not fit replaced. Programs that are attached go on with what they
+    /// have until they are replaced, too.
     ///
     /// # Errors
-    /// When a pinned map does not fit, or the kernel refuses a map or a program.
+    /// When the kernel refuses a pin, a map or a program. What is attached goes on as before.
     pub fn load(pins: &PinPath, sizes: &Sizes, log: PacketLog, sockets: SocketLb) -> Result<Self, LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NoPrograms);
         }
-        let folder = pins.maps();
-        let adopted = MapSet::check(&folder, sizes)?;
-        tracing::debug!("{adopted} of {} maps are there already", SHAPES.len());
-
+        let mut set = Set::choose(pins, sizes)?;
         let level = log as u8;
         let has = |since| u8::from(KernelVersion::current().is_ok_and(|now| now >= since));
         let (csum_ipv6, set_retval) = (has(CSUM_IPV6), has(SET_RETVAL));
@@ -92,9 +94,9 @@ impl Programs {
         loader.override_global("SET_RETVAL", &set_retval, false);
         loader.override_global("HOST_NETNS", &host_netns, false);
         loader.override_global("SOCKETS_OF_ALL", &sockets_of_all, false);
-        for shape in &SHAPES {
-            loader.map_max_entries(shape.name, (shape.size.of)(sizes));
-            loader.map_pin_path(shape.name, folder.join(shape.name));
+        for (shape, size) in set.maps() {
+            loader.map_max_entries(shape.name, size);
+            loader.map_pin_path(shape.name, set.folder().join(shape.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
         for name in PROGRAMS {
@@ -103,7 +105,27 @@ impl Programs {
                 .and_then(SchedClassifier::load)
                 .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
         }
-        Ok(Self { ebpf })
+        set.take_over(pins)?;
+        Ok(Self { ebpf, set })
+    }
+
+    /// Where their maps are pinned.
+    pub fn maps(&self) -> &Path {
+        self.set.folder()
+    }
+
+    /// Whether these programs take the place of others whose maps of Services they could not take over: theirs have to be
+    /// filled first.
+    pub fn need_filling(&self) -> bool {
+        self.set.needs_filling()
+    }
+
+    /// Says that their maps have been filled, and are those to go on with if the agent ends now.
+    ///
+    /// # Errors
+    /// When the filesystem refuses.
+    pub fn are_filled(&mut self, pins: &PinPath) -> Result<(), PinError> {
+        self.set.make_current(pins)
     }
 
     /// Loads the programs that translate at sockets. The others work without them.

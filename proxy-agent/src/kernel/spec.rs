@@ -5,60 +5,101 @@ use std::marker::PhantomData;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
+    FragmentKey, Frontend, FrontendKey, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
     ServiceNet, SlotIndex,
 };
 
 use crate::plan::Capacities;
 
-/// How many entries the maps have room for. Each family has as many.
+/// How many entries the maps may have, or have, room for. Each family has as many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Sizes {
     /// Frontends of each family: one for each address and port of a Service
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_frontends, value_parser = at_least(1))]
     pub max_frontends: u32,
     /// Slots of each family: about twice the number of endpoints of all Services, and a table for each Service port that
     /// clients outside can reach: of 251 slots for 2 to 10 endpoints, 2,003 up to 28, 16,001 up to 80, else 65,537. Where there is
     /// no room for a table, such clients are spread by chance
-    #[arg(long, value_name = "N", default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_slots, value_parser = at_least(1))]
     pub max_slots: u32,
     /// Backends of each family: one for each endpoint of each Service port
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_backends, value_parser = at_least(2))]
     pub max_backends: u32,
     /// Service ports, of both families together
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_services, value_parser = at_least(2))]
     pub max_services: u32,
-    /// Entries for flows of each family: a connection takes two, or three when masqueraded
-    #[arg(long, value_name = "N", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Entries for flows of each family: a connection takes two, or three when masqueraded. Not grown: the table has
+    /// this size from the start
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_flows, value_parser = at_least(1))]
     pub max_flows: u32,
     /// Network devices
-    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_devices, value_parser = at_least(1))]
     pub max_devices: u32,
     /// Ranges of addresses of each family: loadBalancerSourceRanges of each Service port, and one for each ClusterIP
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_ranges, value_parser = at_least(1))]
     pub max_ranges: u32,
     /// Clients of each family that Services with session affinity remember
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_affinities, value_parser = at_least(1))]
     pub max_affinities: u32,
     /// Entries for UDP sockets of the host that name their destination with each datagram, of each family: a socket
     /// takes two for each frontend that it sends to
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_datagrams, value_parser = at_least(1))]
     pub max_datagrams: u32,
+}
+
+fn at_least(min: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(min..)
+}
+
+impl Sizes {
+    /// The most that maps grow to unless told otherwise.
+    const LIMITS: Self = Self {
+        max_frontends: 1 << 20,
+        max_slots: 1 << 22,
+        max_backends: 1 << 21,
+        max_services: 1 << 18,
+        max_flows: 262_144,
+        max_devices: 16_384,
+        max_ranges: 1 << 18,
+        max_affinities: 65_536,
+        max_datagrams: 16_384,
+    };
+
+    /// What maps begin with where they may grow to these sizes: with room for `most` entries at most, if that is given.
+    /// Those that take memory only for what is in them, and those that forget what is oldest, have their last size from
+    /// the start.
+    pub fn initial(&self, most: Option<u32>) -> Self {
+        let first = |limit: u32, usual| limit.min(most.unwrap_or(usual));
+        Self {
+            max_frontends: first(self.max_frontends, 65_536),
+            max_slots: first(self.max_slots, 1 << 20),
+            max_backends: first(self.max_backends, 131_072),
+            max_services: first(self.max_services, 16_384),
+            ..*self
+        }
+    }
+
+    /// These sizes, larger where so many entries do not fit: powers of two, within limits.
+    pub fn with_room_for(&self, needed: &Capacities, limits: &Self) -> Self {
+        let room = |size: u32, needed: u32, limit: u32| match needed.checked_next_power_of_two() {
+            Some(larger) if needed > size => larger.min(limit).max(size),
+            None => limit.max(size),
+            Some(_) => size,
+        };
+        Self {
+            max_frontends: room(self.max_frontends, needed.frontends, limits.max_frontends),
+            max_slots: room(self.max_slots, needed.slots, limits.max_slots),
+            max_backends: room(self.max_backends, needed.backends, limits.max_backends),
+            max_services: room(self.max_services, needed.services, limits.max_services),
+            max_ranges: room(self.max_ranges, needed.ranges, limits.max_ranges),
+            ..*self
+        }
+    }
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            max_frontends: 65_536,
-            max_slots: 1_048_576,
-            max_backends: 131_072,
-            max_services: 16_384,
-            max_flows: 262_144,
-            max_devices: 4_096,
-            max_ranges: 131_072,
-            max_affinities: 65_536,
-            max_datagrams: 16_384,
-        }
+        Self::LIMITS
     }
 }
 
@@ -94,13 +135,13 @@ pub(super) struct Shape {
     pub key_size: u32,
     pub value_size: u32,
     pub size: MapSize,
+    /// The first layout with which it is what it is now.
+    pub since: u32,
 }
 
 /// Where a map's size comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MapSize {
-    /// The flag that sets it; none where the layout says it.
-    pub flag: Option<&'static str>,
     /// How to get it from the sizes.
     pub of: fn(&Sizes) -> u32,
 }
@@ -117,60 +158,70 @@ impl<K, V> Spec<K, V> {
     const fn new(name: &'static str, kind: MapKind, size: MapSize) -> Self {
         // The kernel rounds the values of each CPU up to 8 bytes; ours need no rounding.
         assert!(!matches!(kind, MapKind::PerCpuArray) || size_of::<V>().is_multiple_of(8));
-        let shape = Shape { name, kind, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, size };
-        Self { shape, types: PhantomData }
+        let (key_size, value_size) = (size_of::<K>() as u32, size_of::<V>() as u32);
+        Self { shape: Shape { name, kind, key_size, value_size, size, since: LAYOUT }, types: PhantomData }
+    }
+
+    /// Says that the map has been what it is since an earlier layout, also in what its bytes mean: an agent with this
+    /// layout takes it over from one with that.
+    const fn since(mut self, layout: u32) -> Self {
+        assert!(layout <= LAYOUT);
+        self.shape.since = layout;
+        self
     }
 }
 
-const FRONTENDS: MapSize = MapSize { flag: Some("--max-frontends"), of: |sizes| sizes.max_frontends };
-const SLOTS: MapSize = MapSize { flag: Some("--max-slots"), of: |sizes| sizes.max_slots };
-const BACKENDS: MapSize = MapSize { flag: Some("--max-backends"), of: |sizes| sizes.max_backends };
-const SERVICES: MapSize = MapSize { flag: Some("--max-services"), of: |sizes| sizes.max_services };
-const FLOWS: MapSize = MapSize { flag: Some("--max-flows"), of: |sizes| sizes.max_flows };
-const DEVICES: MapSize = MapSize { flag: Some("--max-devices"), of: |sizes| sizes.max_devices };
-const RANGES: MapSize = MapSize { flag: Some("--max-ranges"), of: |sizes| sizes.max_ranges };
-const AFFINITIES: MapSize = MapSize { flag: Some("--max-affinities"), of: |sizes| sizes.max_affinities };
-const NETS: MapSize = MapSize { flag: None, of: |_| SERVICE_NETS };
-const ONE: MapSize = MapSize { flag: None, of: |_| 1 };
-const DATAGRAMS: MapSize = MapSize { flag: Some("--max-datagrams"), of: |sizes| sizes.max_datagrams };
+const FRONTENDS: MapSize = MapSize { of: |sizes| sizes.max_frontends };
+const SLOTS: MapSize = MapSize { of: |sizes| sizes.max_slots };
+const BACKENDS: MapSize = MapSize { of: |sizes| sizes.max_backends };
+const SERVICES: MapSize = MapSize { of: |sizes| sizes.max_services };
+const FLOWS: MapSize = MapSize { of: |sizes| sizes.max_flows };
+const DEVICES: MapSize = MapSize { of: |sizes| sizes.max_devices };
+const RANGES: MapSize = MapSize { of: |sizes| sizes.max_ranges };
+const AFFINITIES: MapSize = MapSize { of: |sizes| sizes.max_affinities };
+const DATAGRAMS: MapSize = MapSize { of: |sizes| sizes.max_datagrams };
+const NETS: MapSize = MapSize { of: |_| SERVICE_NETS };
+const ONE: MapSize = MapSize { of: |_| 1 };
 /// As many as there are sockets.
-const SOCKETS: MapSize = MapSize { flag: None, of: |_| 0 };
+const SOCKETS: MapSize = MapSize { of: |_| 0 };
 /// Packets in pieces that are on their way at once: each for a minute at most, and the oldest makes way.
-const FRAGMENTS: MapSize = MapSize { flag: None, of: |_| 8_192 };
+const FRAGMENTS: MapSize = MapSize { of: |_| 8_192 };
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
-const DROP_REASONS: MapSize = MapSize { flag: None, of: |_| DropReason::ALL.len() as u32 };
+const DROP_REASONS: MapSize = MapSize { of: |_| DropReason::ALL.len() as u32 };
 
 pub(super) const FRONTEND_V4: Spec<FrontendKey<Ipv4>, Frontend> = Spec::new("frontend_v4", MapKind::Hash, FRONTENDS);
 pub(super) const FRONTEND_V6: Spec<FrontendKey<Ipv6>, Frontend> = Spec::new("frontend_v6", MapKind::Hash, FRONTENDS);
 pub(super) const SLOT_V4: Spec<u32, SlotIndex> = Spec::new("slot_v4", MapKind::Array, SLOTS);
 pub(super) const SLOT_V6: Spec<u32, SlotIndex> = Spec::new("slot_v6", MapKind::Array, SLOTS);
-pub(super) const BACKEND_V4: Spec<u32, Backend<Ipv4>> = Spec::new("backend_v4", MapKind::Array, BACKENDS);
-pub(super) const BACKEND_V6: Spec<u32, Backend<Ipv6>> = Spec::new("backend_v6", MapKind::Array, BACKENDS);
+pub(super) const BACKEND_V4: Spec<u32, Backend<Ipv4>> = Spec::new("backend_v4", MapKind::Array, BACKENDS).since(4);
+pub(super) const BACKEND_V6: Spec<u32, Backend<Ipv6>> = Spec::new("backend_v6", MapKind::Array, BACKENDS).since(4);
 pub(super) const RANGE_V4: Spec<RangeKey<Ipv4>, RangeMark> = Spec::new("range_v4", MapKind::LpmTrie, RANGES);
 pub(super) const RANGE_V6: Spec<RangeKey<Ipv6>, RangeMark> = Spec::new("range_v6", MapKind::LpmTrie, RANGES);
 pub(super) const SERVICE_NET_V4: Spec<u32, ServiceNet<Ipv4>> = Spec::new("service_net_v4", MapKind::Array, NETS);
 pub(super) const SERVICE_NET_V6: Spec<u32, ServiceNet<Ipv6>> = Spec::new("service_net_v6", MapKind::Array, NETS);
-pub(super) const ANSWER_BUDGET: Spec<u32, AnswerBudget> = Spec::new("answer_budget", MapKind::PerCpuArray, ONE);
+pub(super) const ANSWER_BUDGET: Spec<u32, AnswerBudget> =
+    Spec::new("answer_budget", MapKind::PerCpuArray, ONE).since(4);
 pub(super) const AFFINITY_V4: Spec<AffinityKey<Ipv4>, Affinity> =
-    Spec::new("affinity_v4", MapKind::LruHash, AFFINITIES);
+    Spec::new("affinity_v4", MapKind::LruHash, AFFINITIES).since(4);
 pub(super) const AFFINITY_V6: Spec<AffinityKey<Ipv6>, Affinity> =
-    Spec::new("affinity_v6", MapKind::LruHash, AFFINITIES);
-pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS);
-pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS);
-pub(super) const PEER_V4: Spec<u32, Peer<Ipv4>> = Spec::new("peer_v4", MapKind::SocketStorage, SOCKETS);
-pub(super) const PEER_V6: Spec<u32, Peer<Ipv6>> = Spec::new("peer_v6", MapKind::SocketStorage, SOCKETS);
+    Spec::new("affinity_v6", MapKind::LruHash, AFFINITIES).since(4);
+pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS).since(4);
+pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS).since(4);
+pub(super) const PEER_V4: Spec<u32, Peer<Ipv4>> = Spec::new("peer_v4", MapKind::SocketStorage, SOCKETS).since(4);
+pub(super) const PEER_V6: Spec<u32, Peer<Ipv6>> = Spec::new("peer_v6", MapKind::SocketStorage, SOCKETS).since(4);
 pub(super) const DATAGRAM_V4: Spec<DatagramKey<Ipv4>, Peer<Ipv4>> =
-    Spec::new("datagram_v4", MapKind::LruHash, DATAGRAMS);
+    Spec::new("datagram_v4", MapKind::LruHash, DATAGRAMS).since(4);
 pub(super) const DATAGRAM_V6: Spec<DatagramKey<Ipv6>, Peer<Ipv6>> =
-    Spec::new("datagram_v6", MapKind::LruHash, DATAGRAMS);
+    Spec::new("datagram_v6", MapKind::LruHash, DATAGRAMS).since(4);
 pub(super) const FRAGMENT_V4: Spec<FragmentKey<Ipv4>, Fragment<Ipv4>> =
-    Spec::new("fragment_v4", MapKind::LruHash, FRAGMENTS);
+    Spec::new("fragment_v4", MapKind::LruHash, FRAGMENTS).since(4);
 pub(super) const FRAGMENT_V6: Spec<FragmentKey<Ipv6>, Fragment<Ipv6>> =
-    Spec::new("fragment_v6", MapKind::LruHash, FRAGMENTS);
-pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES);
-pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> = Spec::new("service_stats", MapKind::PerCpuArray, SERVICES);
-pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS);
-pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES);
+    Spec::new("fragment_v6", MapKind::LruHash, FRAGMENTS).since(4);
+pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES).since(4);
+pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> =
+    Spec::new("service_stats", MapKind::PerCpuArray, SERVICES).since(4);
+pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS).since(4);
+pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES).since(4);
 
 /// Every map.
 pub(super) const SHAPES: [Shape; 25] = [
@@ -200,3 +251,26 @@ pub(super) const SHAPES: [Shape; 25] = [
     DROP_STATS.shape,
     DEVICE.shape,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::{Capacities, Sizes};
+
+    #[test]
+    fn maps_grow_to_powers_of_two_within_limits_and_never_shrink() {
+        let limits = Sizes { max_frontends: 100, max_slots: 1000, ..Sizes::default() };
+        let sizes = limits.initial(Some(16));
+        assert_eq!((sizes.max_frontends, sizes.max_slots, sizes.max_flows), (16, 16, limits.max_flows));
+        let room_for = |frontends, slots| {
+            let needed = Capacities { services: 1, frontends, backends: 16, slots, ranges: 0 };
+            let sizes = sizes.with_room_for(&needed, &limits);
+            (sizes.max_frontends, sizes.max_slots, sizes.max_backends)
+        };
+        assert_eq!(room_for(16, 0), (16, 16, 16));
+        assert_eq!(room_for(17, 33), (32, 64, 16));
+        assert_eq!(room_for(90, u32::MAX), (100, 1000, 16));
+        let lower = Sizes { max_frontends: 8, ..limits };
+        let needed = Capacities { services: 0, frontends: 20, backends: 0, slots: 0, ranges: 0 };
+        assert_eq!(sizes.with_room_for(&needed, &lower), sizes);
+    }
+}

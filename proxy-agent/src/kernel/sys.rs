@@ -31,6 +31,8 @@ const LINK_TYPE_TCX: u32 = 11;
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
 const BPF_TRACE_ITER: u32 = 28;
+/// Flag of an update: only where there is none.
+const BPF_NOEXIST: u64 = 1;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
@@ -206,7 +208,7 @@ fn path_text(path: &Path) -> io::Result<CString> {
 /// Reads an element. False where there is none. `value` holds it for all CPUs if the map is per CPU.
 pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let mut attr = ElementAttr { map_fd: raw(map), pad: 0, key: address(key), value: address_mut(value), flags: 0 };
-    // SAFETY: `Map` has compared the sizes with the map's, and both slices outlive the call.
+    // SAFETY: `RawMap` has compared the sizes with the map's, and both slices outlive the call.
     match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -216,7 +218,20 @@ pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
 
 /// Writes an element, new or not.
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    let mut attr = ElementAttr { map_fd: raw(map), pad: 0, key: address(key), value: address(value), flags: 0 };
+    write(map, key, value, 0)
+}
+
+/// Writes an element that is not there yet. False where it is.
+pub(super) fn insert(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    match write(map, key, value, BPF_NOEXIST) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
+    let mut attr = ElementAttr { map_fd: raw(map), pad: 0, key: address(key), value: address(value), flags };
     // SAFETY: as in `lookup`; the kernel only reads the value.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
@@ -275,7 +290,7 @@ pub(super) fn lookup_batch(
         elem_flags: 0,
         flags: 0,
     };
-    // SAFETY: `Map` has compared the sizes with the map's and made room for `capacity` elements; cursors are as
+    // SAFETY: `RawMap` has compared the sizes with the map's and made room for `capacity` elements; cursors are as
     // long as the kernel's (4 bytes for hash maps, a key for others).
     let result = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) };
     let is_last = match result {
@@ -299,7 +314,7 @@ pub(super) fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], coun
         elem_flags: 0,
         flags: 0,
     };
-    // SAFETY: `Map` has compared the sizes with the map's, and gives `count` keys and values.
+    // SAFETY: `RawMap` has compared the sizes with the map's, and gives `count` keys and values.
     unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut attr) }.map(drop)
 }
 

@@ -16,7 +16,7 @@ pub(super) fn is_supported() -> bool {
     }
 }
 
-/// How a link came to be.
+/// How a link, or a filter, came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
     /// It is new.

@@ -6,7 +6,7 @@ use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::ServiceName;
 
 use super::name::FREE;
-use super::{FamilyTables, Op};
+use super::{Capacities, FamilyTables, Op};
 use crate::model::ServicePort;
 
 /// A copy of the maps.
@@ -64,6 +64,18 @@ impl Realized {
     /// The Service port ids in use. `None` where the entry names no Service port.
     pub fn services(&self) -> impl Iterator<Item = (u32, Option<&ServicePort>)> {
         self.names.iter().map(|(id, port)| (*id, port.as_ref()))
+    }
+
+    /// How large the maps have to be, at least, to hold this.
+    pub fn extent(&self) -> Capacities {
+        let (v4, v6) = (self.v4.extent(), self.v6.extent());
+        Capacities {
+            services: self.names.last_key_value().map_or(0, |(id, _)| id.saturating_add(1)),
+            frontends: v4.frontends.max(v6.frontends),
+            backends: v4.backends.max(v6.backends),
+            slots: v4.slots.max(v6.slots),
+            ranges: v4.ranges.max(v6.ranges),
+        }
     }
 
     /// The IPv4 maps.

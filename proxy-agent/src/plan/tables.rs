@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, SERVICE_NETS, ServiceNet};
 
-use super::{FamilyOp, PlanFamily};
+use super::{Capacities, FamilyOp, PlanFamily};
 
 /// A copy of the maps of one family, with the indexes that a plan needs.
 ///
@@ -156,6 +156,18 @@ impl<A: PlanFamily> FamilyTables<A> {
             end = end.max(stop);
         }
         count as usize
+    }
+
+    /// How large the maps of this family have to be, at least, to hold this.
+    pub(super) fn extent(&self) -> Capacities {
+        let entries = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Capacities {
+            services: 0,
+            frontends: entries(self.frontends.len()),
+            backends: entries(self.backends.len()),
+            slots: self.frontends.values().flat_map(slot_ranges).map(|range| range.end).max().unwrap_or_default(),
+            ranges: entries(self.ranges),
+        }
     }
 
     /// The Service port ids that frontends, backends or ranges refer to.

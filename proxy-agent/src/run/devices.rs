@@ -24,9 +24,23 @@ impl Devices {
         Self { attacher, attached: BTreeMap::new(), troubles: BTreeMap::new(), is_swept: false }
     }
 
+    /// Goes on with other programs, which every device gets when it is next attached to.
+    pub(super) fn replace(&mut self, programs: Programs) {
+        self.attacher.replace(programs);
+    }
+
     /// The programs, those of other hooks among them.
     pub(super) fn programs(&self) -> &Programs {
         self.attacher.programs()
+    }
+
+    /// Says that the maps of the programs have been filled. False if that has to be tried again.
+    pub(super) fn are_filled(&mut self) -> bool {
+        let result = self.attacher.are_filled();
+        if let Err(error) = &result {
+            tracing::error!("{}; trying again", chain(error));
+        }
+        result.is_ok()
     }
 
     /// How many devices have the programs.
@@ -34,11 +48,18 @@ impl Devices {
         self.attached.len()
     }
 
-    /// Attaches to these devices and no others. False if something has to be tried again.
-    pub(super) fn reconcile(&mut self, targets: BTreeMap<u32, Target>, maps: &MapSet, metrics: &Metrics) -> bool {
+    /// Attaches to these devices and no others; with `look_closely`, what is known to be there is looked at again. False if
+    /// something has to be tried again.
+    pub(super) fn reconcile(
+        &mut self,
+        targets: BTreeMap<u32, Target>,
+        look_closely: bool,
+        maps: &MapSet,
+        metrics: &Metrics,
+    ) -> bool {
         let mut is_done = self.sweep(&targets, maps);
         for (ifindex, target) in &targets {
-            match self.attach(*ifindex, target, maps, metrics) {
+            match self.attach(*ifindex, target, look_closely, maps, metrics) {
                 Ok(()) => drop(self.troubles.remove(ifindex)),
                 // Gone since it was listed: the next list lacks it.
                 Err(_) if device_name(*ifindex).is_none() => {}
@@ -56,20 +77,36 @@ impl Devices {
         is_done
     }
 
-    fn attach(&mut self, ifindex: u32, target: &Target, maps: &MapSet, metrics: &Metrics) -> Result<(), String> {
+    fn attach(
+        &mut self,
+        ifindex: u32,
+        target: &Target,
+        look_closely: bool,
+        maps: &MapSet,
+        metrics: &Metrics,
+    ) -> Result<(), String> {
         let known = self.attached.get(&ifindex);
+        let is_known = known.is_some_and(|known| known.device == target.device);
         // Before the programs: they read it.
-        if known.is_none_or(|known| known.device != target.device) {
-            maps.device.set(&ifindex, &target.device).map_err(|error| chain(&error).to_string())?;
+        if (look_closely || !is_known)
+            && write_device(ifindex, target, maps).map_err(|error| chain(&error).to_string())?
+        {
+            metrics.map_writes.inc();
+            if is_known {
+                metrics.repaired("entry", 1);
+                tracing::warn!("device {}: its entry in the map had been changed, and is back", target.name);
+            }
         }
-        let outcome =
-            self.attacher.attach(ifindex, &target.name, target.layer).map_err(|error| chain(&error).to_string())?;
+        let outcome = self
+            .attacher
+            .attach(ifindex, &target.name, target.layer, look_closely)
+            .map_err(|error| chain(&error).to_string())?;
         let described = describe(target);
         match outcome {
             Attached::New => tracing::info!("device {described}: attached"),
             Attached::Adopted => tracing::info!("device {described}: programs replaced"),
             Attached::Repaired => {
-                metrics.device_repairs.inc();
+                metrics.repaired("device", 1);
                 tracing::warn!("device {described}: the programs had been detached, and are back");
             }
             Attached::Unchanged if known.is_some_and(|known| known.device != target.device) => {
@@ -134,6 +171,15 @@ impl Devices {
         read.map_err(|error| chain(&error).to_string())?;
         Ok(devices)
     }
+}
+
+/// Writes the entry of a device, unless it is there. Returns whether it did.
+fn write_device(ifindex: u32, target: &Target, maps: &MapSet) -> Result<bool, MapError> {
+    let is_there = maps.device.get(&ifindex)?.is_some_and(|devices| devices.first() == Some(&target.device));
+    if !is_there {
+        maps.device.set(&ifindex, &target.device)?;
+    }
+    Ok(!is_there)
 }
 
 fn describe(target: &Target) -> String {

@@ -6,8 +6,10 @@
 //!
 //! When it ends, by a signal or a crash, the kernel goes on with what it has.
 
+mod bring;
 mod config_file;
 mod devices;
+mod growth;
 mod memory;
 mod news;
 mod oom;
@@ -27,27 +29,25 @@ use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::devices::{Decision, DeviceFilter, NetlinkError, Network, PodDevices, decide, follow};
 use crate::event::{Event, EventReceiver};
 use crate::events::{self, Notice, Recorder};
-use crate::kernel::{
-    self, AttachMode, Attacher, LoadError, LogError, MapError, MapSet, MapSetError, PacketLog, PinError, Programs,
-};
-use crate::model::{Family, NodeView, is_eligible, no_local, overlap_message};
+use crate::kernel::{self, AttachMode, Attacher, MapError, PacketLog, PinError};
+use crate::model::{Family, NodeView, is_eligible};
 use crate::object::Kind;
 use crate::output::chain;
-use crate::serve::metrics::gauge;
 use crate::serve::{self, Addresses, Checks, PinnedMaps, ServeError, State};
 use crate::store::Store;
 use crate::watch::api::ApiOptions;
 use crate::watch::{Source, SourceError};
 use devices::Devices;
+use growth::{Growth, GrowthError};
 use memory::Memory;
-use services::{Failed, Round, Services};
+use services::Services;
 use sockets::Sockets;
 use triggers::Triggers;
 
@@ -75,13 +75,7 @@ pub enum RunError {
     Source(#[from] SourceError),
     /// The kernel programs cannot be loaded.
     #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Their log cannot be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The maps cannot be opened.
-    #[error(transparent)]
-    Maps(#[from] MapSetError),
+    Programs(#[from] GrowthError),
     /// The maps cannot be read.
     #[error(transparent)]
     Map(#[from] MapError),
@@ -131,11 +125,15 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
 
     let pins = args.pins.path();
     let _lock = pins.prepare()?;
-    let mut programs = Programs::load(&pins, &args.sizes, log, args.socket_lb)?;
-    if log != PacketLog::Off {
-        programs.forward_log()?;
-    }
-    let maps = MapSet::open(&pins.maps())?;
+    let mut growth = Growth {
+        pins: pins.clone(),
+        limits: args.sizes,
+        first: args.initial_entries,
+        log,
+        socket_lb: args.socket_lb,
+        has_former: true,
+    };
+    let (mut programs, maps) = growth.begin()?;
     let mode = args.attach.unwrap_or_else(AttachMode::detect);
     let network = follow().await?;
     sysctl::check(&network.borrow());
@@ -143,7 +141,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
     let sockets = Sockets::new(args.socket_lb, args.cgroup, &mut programs, pins.clone());
     let (mut options, pod_devices) = rules::of(&settings, args.service_proxy_name, args.rules);
     options.localhost_node_ports = settings.localhost_node_ports() && sockets.are_served();
-    let services = Services::new(maps, options, args.sizes.into())?;
+    let services = Services::new(maps, options, args.sizes)?;
     let memory = Memory::new(args.state_file, services.count() == 0);
     tracing::info!(
         "node {}, pins at {}, attaching by {}",
@@ -184,6 +182,8 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         memory,
         devices: Devices::new(Attacher::new(programs, pins, mode)),
         sockets,
+        growth,
+        inspects: false,
         is_ready: false,
         state,
         checks,
@@ -244,6 +244,9 @@ struct Owner {
     memory: Memory,
     devices: Devices,
     sockets: Sockets,
+    growth: Growth,
+    /// What is known to be in the kernel is to be looked at again.
+    inspects: bool,
     is_ready: bool,
     /// What the servers read.
     state: Arc<State>,
@@ -271,14 +274,14 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 impl Owner {
     /// Works off news for ever, unless it turns out that the agent must not start.
     async fn work(&mut self, mut events: EventReceiver) -> RunError {
-        let mut inspection = interval(self.sync_period);
+        let mut inspection = interval_at(Instant::now() + self.sync_period, self.sync_period);
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut keep = interval(memory::KEEP);
         keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = Instant::now();
-        let mut due: Option<Instant> = None;
+        let mut due = Some(Instant::now());
         let mut last_sync: Option<Instant> = None;
         let mut delay = FIRST_RETRY;
         let mut is_following = true;
@@ -303,7 +306,10 @@ impl Owner {
                         due = Some(Instant::now());
                     }
                 }
-                _ = inspection.tick() => due = Some(due.map_or(soon, |due| due.min(soon))),
+                _ = inspection.tick() => {
+                    self.inspects = true;
+                    due = Some(due.map_or(soon, |due| due.min(soon)));
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     if let Err(error) = self.check_ranges() {
@@ -392,75 +398,6 @@ impl Owner {
     /// This node, for the model.
     fn view(&self, addresses: BTreeSet<IpAddr>, own: BTreeSet<IpAddr>) -> NodeView {
         NodeView { name: self.node_name.clone(), addresses, own, routes: self.network.borrow().routes.clone() }
-    }
-
-    /// Makes devices and maps what they should be. False if something has to be tried again.
-    fn bring_into_kernel(&mut self) -> bool {
-        let Decision { attach, addresses, own } = self.decide();
-        let view = self.view(addresses, own);
-        let devices = self.devices.reconcile(attach, self.services.maps(), self.state.metrics());
-        let began = Instant::now();
-        let services = match self.services.reconcile(&self.store, &view) {
-            Ok(Some(round)) => {
-                self.state.metrics().synced(began.elapsed(), round.is_full);
-                let is_done = round.is_done;
-                self.publish(round);
-                is_done
-            }
-            Ok(None) => true,
-            Err(Failed { error, behind }) => {
-                tracing::error!("{}; trying again on the state read anew", chain(&error));
-                self.state.metrics().sync_failures.inc();
-                self.state.queued(&behind);
-                let done: Vec<Family> = FAMILIES.into_iter().filter(|family| !behind.contains(family)).collect();
-                self.state.updated(&done);
-                false
-            }
-        };
-        let sockets = self.sockets.reconcile(self.devices.programs());
-        let has_freed = self.services.has_freed();
-        self.sockets.abort_orphans(has_freed, self.devices.programs(), self.services.maps());
-        if devices && services && sockets && !self.is_ready && self.store.is_synced() {
-            self.is_ready = true;
-            tracing::info!("ready: Service ports: {}, devices: {}", self.services.count(), self.devices.count());
-        }
-        devices && services && sockets
-    }
-
-    /// Tells the servers what is in the kernel now.
-    fn publish(&mut self, round: Round) {
-        let metrics = self.state.metrics();
-        metrics.nothing_pending();
-        metrics.map_writes.inc_by(round.writes as u64);
-        metrics.service_ports.set(gauge(self.services.count()));
-        metrics.service_ports_without_room.set(gauge(round.without_room));
-        metrics.problems.set(gauge(round.problems));
-        metrics.set_no_local(&no_local(&round.desired));
-        for (map, entries) in self.services.entries() {
-            metrics.set_entries(map, entries);
-        }
-        if round.is_done {
-            for (family, took) in self.triggers.programmed(&FAMILIES, Timestamp::now()) {
-                metrics.programmed(family, took);
-            }
-            if let Some(since) = self.waiting_since.take() {
-                metrics.sync_lag.observe(since.elapsed().as_secs_f64());
-            }
-            self.state.updated(&FAMILIES);
-        }
-        for (range, with) in &round.desired.overlaps {
-            if self.overlaps.get(range) != Some(with) {
-                let note = overlap_message(range, with);
-                self.recorder.record(Notice::warning(self.recorder.about_node(), OVERLAP, "SyncServices", note));
-            }
-        }
-        self.overlaps = round.desired.overlaps;
-        let checks = Checks { addresses: round.check_addresses, services: round.desired.health_checks };
-        self.checks.send_if_modified(|known| {
-            let is_new = *known != checks;
-            *known = checks;
-            is_new
-        });
     }
 
     /// Whether load balancers are to send clients here. Where there is no cluster, a Node object is not a must, and

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::kernel::{Expired, MapError, MapSet};
+use crate::kernel::{Expired, MapError, MapSet, Sizes};
 use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses, overlap_message};
 use crate::plan::{Capacities, Op, Plan, Realized, plan};
 use crate::store::Store;
@@ -47,6 +47,10 @@ pub(super) struct Services {
     realized: Option<Realized>,
     capacities: Capacities,
     options: ModelOptions,
+    /// What the maps may grow to.
+    limits: Sizes,
+    /// Sizes with which all would fit that did not.
+    wanted: Option<Sizes>,
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
     is_node_missing: bool,
@@ -57,23 +61,38 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(maps: MapSet, options: ModelOptions, capacities: Capacities) -> Result<Self, MapError> {
+    pub(super) fn new(maps: MapSet, options: ModelOptions, limits: Sizes) -> Result<Self, MapError> {
+        let capacities = maps.sizes().into();
         let realized = maps.read()?;
         let count = realized.services().count();
         if count > 0 {
             tracing::info!("{count} Service ports are in the maps from before");
         }
-        let reported = BTreeSet::new();
         Ok(Self {
             maps,
             realized: Some(realized),
             capacities,
             options,
-            reported,
+            limits,
+            wanted: None,
+            reported: BTreeSet::new(),
             is_node_missing: false,
             has_freed: true,
             is_first: true,
         })
+    }
+
+    /// Goes on with larger maps, which are read anew.
+    pub(super) fn replace(&mut self, maps: MapSet) {
+        self.capacities = maps.sizes().into();
+        self.maps = maps;
+        self.realized = None;
+        self.wanted = None;
+    }
+
+    /// The sizes that maps are to grow to, if some Service port found no room when they were last brought true.
+    pub(super) fn wanted(&self) -> Option<Sizes> {
+        self.wanted
     }
 
     pub(super) fn maps(&self) -> &MapSet {
@@ -88,6 +107,18 @@ impl Services {
     /// How many Service ports are in the maps.
     pub(super) fn count(&self) -> usize {
         self.realized.as_ref().map_or(0, |realized| realized.services().count())
+    }
+
+    /// Reads the maps again and compares. False if somebody else has changed them: then they are to be brought true.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub(super) fn is_true(&mut self) -> Result<bool, MapError> {
+        let Some(known) = self.realized.take() else { return Ok(true) };
+        let found = self.maps.read()?;
+        let is_true = found == known;
+        self.realized = Some(found);
+        Ok(is_true)
     }
 
     /// Ranges of ClusterIPs that others have addresses in, too, each with what is to be said of it. `None` if it is too
@@ -124,7 +155,10 @@ impl Services {
             without_room = plan.full.len();
             is_done = !plan.may_make_room();
             if is_done {
-                troubles.extend(plan.full.iter().map(ToString::to_string));
+                self.wanted = (!plan.full.is_empty()).then(|| self.larger(&desired)).flatten();
+                if self.wanted.is_none() {
+                    troubles.extend(plan.full.iter().map(ToString::to_string));
+                }
                 break;
             }
         }
@@ -132,6 +166,16 @@ impl Services {
         self.is_first = false;
         let problems = number_of_problems;
         Ok(Some(Round { desired, is_full, writes, without_room, problems, check_addresses, is_done }))
+    }
+
+    /// The sizes that would do, as far as the limits allow. `None` where nothing may grow.
+    fn larger(&self, desired: &Desired) -> Option<Sizes> {
+        let mut all = self.realized.clone()?;
+        for op in &plan(desired, &all, &self.limits.into()).ops {
+            all.apply(op);
+        }
+        let sizes = self.maps.sizes();
+        Some(sizes.with_room_for(&all.extent(), &self.limits)).filter(|larger| *larger != sizes)
     }
 
     /// Removes flows and affinities that are over at `now` (seconds since boot). Returns what came of the

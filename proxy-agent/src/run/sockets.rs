@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::kernel::{Attached, Cgroup, MapSet, PinPath, Programs, SocketHooks, SocketLb};
+use crate::kernel::{Attached, Cgroup, LoadError, MapSet, PinPath, Programs, SocketHooks, SocketLb};
 use crate::output::chain;
+use crate::serve::Metrics;
 
 /// The socket hooks of this node.
 pub(super) struct Sockets {
@@ -34,6 +35,19 @@ impl Sockets {
         Self { hooks: SocketHooks::default(), pins, group, trouble: None, has_orphans: false, is_left_known: false }
     }
 
+    /// Goes on with other programs, which the hooks get when they are next attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses one. The hooks go on with the former ones.
+    pub(super) fn replace(&mut self, programs: &mut Programs) -> Result<(), LoadError> {
+        if self.are_served() {
+            programs.load_socket_hooks()?;
+            load_peer_lists(programs);
+            self.hooks = SocketHooks::default();
+        }
+        Ok(())
+    }
+
     /// Whether the node's own processes are served.
     pub(super) fn are_served(&self) -> bool {
         self.group.is_some()
@@ -41,7 +55,7 @@ impl Sockets {
 
     /// Attaches the hooks where they are not, or removes those of an earlier agent that are not wanted. False if that has
     /// to be tried again.
-    pub(super) fn reconcile(&mut self, programs: &Programs) -> bool {
+    pub(super) fn reconcile(&mut self, programs: &Programs, metrics: &Metrics) -> bool {
         let result = match &self.group {
             Some(group) => self.hooks.attach(programs, &self.pins, group.path.clone()).map(|attached| {
                 let path = group.path.display();
@@ -49,6 +63,7 @@ impl Sockets {
                     Attached::New => tracing::info!("control group {path}: socket hooks attached"),
                     Attached::Adopted => tracing::info!("control group {path}: socket hooks replaced"),
                     Attached::Repaired => {
+                        metrics.repaired("socket", 1);
                         tracing::warn!("control group {path}: the socket hooks had been detached, and are back");
                     }
                     Attached::Unchanged => {}
@@ -100,6 +115,15 @@ impl Sockets {
     }
 }
 
+fn load_peer_lists(programs: &mut Programs) {
+    if let Err(error) = programs.load_peer_lists() {
+        tracing::warn!(
+            "{}: connected UDP sockets of this node stay with a backend that is gone until they are closed",
+            chain(&error)
+        );
+    }
+}
+
 /// The group to attach to; `None` where nothing is to be attached.
 fn prepare(mode: SocketLb, given: Option<PathBuf>, programs: &mut Programs) -> Result<Option<Cgroup>, String> {
     if mode == SocketLb::Off {
@@ -112,12 +136,7 @@ fn prepare(mode: SocketLb, given: Option<PathBuf>, programs: &mut Programs) -> R
             .ok_or("no control groups of version 2 are mounted (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")?,
     };
     programs.load_socket_hooks().map_err(|error| chain(&error).to_string())?;
-    if let Err(error) = programs.load_peer_lists() {
-        tracing::warn!(
-            "{}: connected UDP sockets of this node stay with a backend that is gone until they are closed",
-            chain(&error)
-        );
-    }
+    load_peer_lists(programs);
     if !group.is_root {
         tracing::info!(
             "{} is not the root of the control groups: only processes below it reach Services from this node itself",

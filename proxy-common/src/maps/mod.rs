@@ -29,7 +29,8 @@ pub use service::ServiceName;
 pub use service_net::{AnswerBudget, SERVICE_NETS, ServiceNet};
 
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
-/// so that an agent never adopts a map it would misread.
+/// so that an agent never adopts a map it would misread. Which maps are the same as in an earlier layout, the agent
+/// says where it lists them (`kernel/spec.rs`).
 pub const LAYOUT: u32 = 5;
 
 /// IP protocol number of TCP (RFC 9293).

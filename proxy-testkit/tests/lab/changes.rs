@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use proxy_testkit::client::{self, Burst};
-use proxy_testkit::lab::{Family, Host, Protocol};
+use proxy_testkit::lab::{Family, Host, Protocol, eventually};
 
 use crate::common::{STREAM, TCP, UDP, standard, tally, usual, who};
 
@@ -124,4 +124,37 @@ fn ask_until(stop: &AtomicBool, from: &Host, to: SocketAddr) -> Burst {
         burst
     };
     from.ns.run(work).unwrap()
+}
+
+#[test]
+fn a_malformed_manifest_is_named_and_changes_nothing() {
+    let lab = standard();
+    let service = usual("steady", 94, [&lab.node2.a]);
+    let _published = lab.publish(&service).unwrap();
+    lab.manifests()
+        .write("broken.yaml", "apiVersion: v1\nkind: Service\nmetadata:\n  name: broken\n  - what: is this\n")
+        .unwrap();
+    for agent in lab.agents() {
+        eventually(Duration::from_secs(10), || {
+            let log = agent.log();
+            let told = log
+                .lines()
+                .any(|line| line.contains("broken.yaml") && (line.contains(":5") || line.contains("line 5")));
+            anyhow::ensure!(told, "no error that names the file and line 5");
+            Ok(())
+        })
+        .unwrap();
+    }
+    for family in Family::BOTH {
+        assert_eq!(lab.node1.a.ask(Protocol::Tcp, service.at(family, TCP)).unwrap().pod, "pod2a");
+    }
+    // Everything else goes on.
+    let after = usual("after-broken", 95, [&lab.node1.b]);
+    let _after = lab.publish(&after).unwrap();
+    assert_eq!(lab.node2.a.ask(Protocol::Tcp, after.at(Family::V4, TCP)).unwrap().pod, "pod1b");
+    // The same for a file that was right: what it said stays in force.
+    lab.manifests().write("steady.yaml", "kind: Service\nspec: [\n").unwrap();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(lab.node1.a.ask(Protocol::Tcp, service.at(Family::V4, TCP)).unwrap().pod, "pod2a");
+    lab.manifests().remove("broken.yaml").unwrap();
 }

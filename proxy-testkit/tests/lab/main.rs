@@ -12,7 +12,6 @@ mod clsact;
 mod clusterip;
 mod common;
 mod ground;
-mod lasting;
 mod nodeport;
 mod pmtu;
 mod policies;

@@ -12,6 +12,7 @@ pub enum Suite {
     Programs,
     Deploy,
     Lab,
+    Lasting,
     Conformance,
     Bench,
     Cluster,
@@ -39,7 +40,7 @@ pub struct Libtest {
 
 impl Suite {
     /// All, in the order they run: what fails soonest first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Format,
         Self::Clippy,
         Self::Docs,
@@ -49,6 +50,7 @@ impl Suite {
         Self::Deploy,
         Self::Conformance,
         Self::Lab,
+        Self::Lasting,
         Self::Cluster,
     ];
 
@@ -62,6 +64,7 @@ impl Suite {
             Self::Programs => "programs",
             Self::Deploy => "deploy",
             Self::Lab => "lab",
+            Self::Lasting => "lasting",
             Self::Conformance => "conformance",
             Self::Bench => "bench",
             Self::Cluster => "cluster",
@@ -79,6 +82,7 @@ impl Suite {
             Self::Bench => "the bench runs, quickly: every case is measured once (root)",
             Self::Deploy => "the image is made and runs alone; what deploy/ says is what the agent takes (root)",
             Self::Lab => "real traffic between network namespaces (root)",
+            Self::Lasting => "agents killed, upgraded, outgrown and tampered with under traffic (root)",
             Self::Cluster => "against a real API server; builds Kubernetes once, 13 minutes of CPU (root)",
             Self::Conformance => "the rules of Services, by scenario files (root)",
         }
@@ -89,7 +93,9 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Bench | Self::Deploy | Self::Conformance | Self::Lab => Some(Needs::Kernel),
+            Self::Programs | Self::Bench | Self::Deploy | Self::Conformance | Self::Lab | Self::Lasting => {
+                Some(Needs::Kernel)
+            }
             Self::Cluster => Some(Needs::Cluster),
         }
     }
@@ -157,6 +163,13 @@ impl Suite {
                 targets: &["--test=lab"],
                 // Labs share the machine's two or three cores, and their names are easier to read one by one.
                 args: &["--test-threads=1"],
+                with_agent: true,
+                is_live: true,
+            })],
+            Self::Lasting => vec![Job::Libtest(Libtest {
+                targets: &["--test=lasting"],
+                // The figures are printed by tests that pass.
+                args: &["--nocapture", "--test-threads=1"],
                 with_agent: true,
                 is_live: true,
             })],

@@ -246,6 +246,21 @@ proptest! {
     }
 
     #[test]
+    fn maps_of_a_state_s_extent_have_room_for_it_and_smaller_ones_have_not(to in world()) {
+        let mut realized = Realized::default();
+        carry_out(&mut realized, &plan(&to, &Realized::default(), &ROOMY).ops);
+        let extent = realized.extent();
+        prop_assert_eq!(plan(&to, &Realized::default(), &extent).full, []);
+        for smaller in [
+            Capacities { services: extent.services.saturating_sub(1), ..extent },
+            Capacities { frontends: extent.frontends.saturating_sub(1), ..extent },
+            Capacities { backends: extent.backends.saturating_sub(1), ..extent },
+        ] {
+            prop_assert!(smaller == extent || !plan(&to, &Realized::default(), &smaller).full.is_empty());
+        }
+    }
+
+    #[test]
     fn any_damage_is_repaired(from in world(), to in world(), damage in vec(damage(), 0..12)) {
         let mut realized = Realized::default();
         carry_out(&mut realized, &plan(&from, &Realized::default(), &ROOMY).ops);

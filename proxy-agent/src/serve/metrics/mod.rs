@@ -47,6 +47,7 @@ pub struct Metrics {
     flows_expired: Counters,
     devices: Gauges,
     events: Counters,
+    repairs: Counters,
     /// Service ports in the maps.
     pub service_ports: Gauge,
     /// Service ports that a full map keeps in their former state, or out.
@@ -61,8 +62,6 @@ pub struct Metrics {
     pub map_writes: Counter,
     /// Devices that should have the programs but cannot be attached to.
     pub devices_failing: Gauge,
-    /// Programs that somebody had detached and that were put back.
-    pub device_repairs: Counter,
     /// Health check node ports that are open.
     pub health_check_listeners: Gauge,
     /// Tries to open one that failed.
@@ -117,6 +116,9 @@ impl Metrics {
             for histograms in [&metrics.sync, &metrics.full_sync, &metrics.partial_sync, &metrics.programming] {
                 drop(histograms.get_or_create(&label));
             }
+        }
+        for what in ["device", "socket", "entry"] {
+            metrics.repaired(what, 0);
         }
         metrics.set_no_local(&NoLocal::default());
         for code in ["200", "503"] {
@@ -208,6 +210,12 @@ impl Metrics {
             ),
             devices: register(r, &p("devices"), "Devices that have the programs", Gauges::default()),
             events: register(r, &p("events"), "Events for the API server", Counters::default()),
+            repairs: register(
+                r,
+                &p("repairs"),
+                "What somebody else had detached, removed or changed and that was put back",
+                Counters::default(),
+            ),
             service_ports: register(r, &p("service_ports"), "Service ports in the maps", Gauge::default()),
             service_ports_without_room: register(
                 r,
@@ -234,12 +242,6 @@ impl Metrics {
                 &p("devices_failing"),
                 "Devices that should have the programs but cannot be attached to",
                 Gauge::default(),
-            ),
-            device_repairs: register(
-                r,
-                &p("device_repairs"),
-                "Programs that had been detached and were put back",
-                Counter::default(),
             ),
             health_check_listeners: register(
                 r,
@@ -331,6 +333,11 @@ impl Metrics {
     /// So many devices of a role have the programs.
     pub fn set_devices(&self, role: &'static str, count: usize) {
         self.devices.get_or_create(&[("role", role)]).set(gauge(count));
+    }
+
+    /// The programs of a `device`, the hooks at a `socket` or an `entry` of a map were put back.
+    pub fn repaired(&self, what: &'static str, count: usize) {
+        self.repairs.get_or_create(&[("what", what)]).inc_by(count as u64);
     }
 
     /// An Event has been `sent`, has `failed`, or was `dropped`.

@@ -1,0 +1,153 @@
+//! Traffic that runs on while something happens to the agent, and what became of it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use proxy_testkit::client;
+use proxy_testkit::lab::Host;
+
+/// From one connection of a client to its next, at least: four make up to 2,000 a second.
+const PACE: Duration = Duration::from_millis(2);
+/// The same of the client outside. It is to have no need of using a port again that it used a minute ago: what becomes of
+/// such a connection is not the agent's doing.
+const PACE_OUTSIDE: Duration = Duration::from_millis(8);
+/// From one word to the next of a connection that is held.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What became of one client's traffic.
+#[derive(Debug, Default)]
+struct Report {
+    connections: usize,
+    words: usize,
+    datagrams: usize,
+    /// What was lost, went to the wrong pod, or came back altered.
+    wrong: BTreeMap<String, usize>,
+}
+
+impl Report {
+    fn note(&mut self, wrong: String) {
+        *self.wrong.entry(wrong).or_default() += 1;
+    }
+}
+
+/// Clients that go on until they are told to end.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Report>>,
+    began: Instant,
+    /// Who connects, and how many SYNs each had sent again before.
+    watched: Vec<(Host, u64)>,
+}
+
+impl Traffic {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { stop: Arc::default(), clients: Vec::new(), began: Instant::now(), watched: Vec::new() }
+    }
+
+    /// One new TCP connection after the other, each answered by one of these pods.
+    pub fn connections(&mut self, from: &Host, to: SocketAddr, pods: &[&Host]) {
+        let names: Vec<String> = pods.iter().map(|pod| pod.name.clone()).collect();
+        if !self.watched.iter().any(|(host, _)| host.name == from.name) {
+            self.watched.push((from.clone(), syns_sent_again(from)));
+        }
+        let pace = if from.name == "client" { PACE_OUTSIDE } else { PACE };
+        self.spawn(from, pace, move |report| {
+            report.connections += 1;
+            match client::ask_tcp(to) {
+                Ok(answer) if names.contains(&answer.pod) => {}
+                Ok(answer) => report.note(format!("connection to {to} answered by {}", answer.pod)),
+                Err(error) => report.note(format!("connection to {to}: {}", client::describe(&error))),
+            }
+        });
+    }
+
+    /// One TCP connection that is held; every word that is sent comes back.
+    pub fn held(&mut self, from: &Host, to: SocketAddr) {
+        let mut stream = from.inside(|| client::connect(to)).unwrap();
+        let mut number = 0_u64;
+        self.spawn(from, PAUSE, move |report| {
+            number += 1;
+            report.words += 1;
+            let word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            let mut back = [0; 8];
+            let said: io::Result<()> = stream.write_all(&word).and_then(|()| stream.read_exact(&mut back));
+            match said {
+                Ok(()) if back == word => {}
+                Ok(()) => report.note(format!("a word to {to} came back altered")),
+                Err(error) => report.note(format!("a word to {to}: {}", client::describe(&error))),
+            }
+        });
+    }
+
+    /// One UDP socket that is held; every datagram is answered, always by the same pod.
+    pub fn talk(&mut self, from: &Host, to: SocketAddr) {
+        let socket = from.inside(|| client::connect_udp(to)).unwrap();
+        let first = client::ask_again(&socket).unwrap().pod;
+        self.spawn(from, PAUSE, move |report| {
+            report.datagrams += 1;
+            match client::ask_again(&socket) {
+                Ok(answer) if answer.pod == first => {}
+                Ok(answer) => report.note(format!("a flow to {to} went from {first} to {}", answer.pod)),
+                Err(error) => report.note(format!("a datagram to {to}: {}", client::describe(&error))),
+            }
+        });
+    }
+
+    fn spawn(&mut self, from: &Host, pause: Duration, mut step: impl FnMut(&mut Report) + Send + 'static) {
+        let (from, stop) = (from.clone(), Arc::clone(&self.stop));
+        self.clients.push(thread::spawn(move || {
+            let work = || {
+                let mut report = Report::default();
+                let mut next = Instant::now();
+                while !stop.load(Ordering::Relaxed) && report.wrong.values().sum::<usize>() < 10 {
+                    step(&mut report);
+                    next = (next + pause).max(Instant::now());
+                    thread::sleep(next - Instant::now());
+                }
+                Ok(report)
+            };
+            from.inside(work).unwrap()
+        }));
+    }
+
+    /// Ends it. Nothing was lost and nothing misdirected; not even a SYN had to be sent again.
+    pub fn end(self, while_: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sum = Report::default();
+        for client in self.clients {
+            let report = client.join().unwrap();
+            sum.connections += report.connections;
+            sum.words += report.words;
+            sum.datagrams += report.datagrams;
+            for (what, count) in report.wrong {
+                *sum.wrong.entry(what).or_default() += count;
+            }
+        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let again: u64 = self.watched.iter().map(|(host, before)| syns_sent_again(host) - before).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let rate = sum.connections as f64 / seconds;
+        println!(
+            "{while_}: {} connections in {seconds:.1} s ({rate:.0}/s), {} words on held ones, {} datagrams; SYNs sent again: \
+             {again}",
+            sum.connections, sum.words, sum.datagrams
+        );
+        assert!(sum.wrong.is_empty(), "{while_}: {:?}", sum.wrong);
+        assert_eq!(again, 0, "{while_}: the first packet of a connection was lost");
+    }
+}
+
+/// How many SYNs a host had to send again since it was made.
+fn syns_sent_again(host: &Host) -> u64 {
+    let text = host.ns.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).unwrap().unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find_map(|(name, value)| (name == "TCPSynRetrans").then(|| value.parse().unwrap())).unwrap()
+}
