@@ -199,11 +199,13 @@ impl Reflector {
             Err(failure) => {
                 tracing::debug!("watching {}s: {failure:?}", self.kind);
                 let has_no_answer = matches!(failure, Failure::NoAnswer(_));
+                // That says nothing about the place. A server that has just started may not know yet who may do what.
+                let is_forbidden = matches!(failure, Failure::Refused(401 | 403, _));
                 // What is wrong with the request for a streaming list, the list will show.
                 if has_no_answer || version.is_some() {
                     self.tell(self.link.failed(self.kind, &failure)).await?;
                 }
-                return Ok(if has_no_answer { End::ResumeLater } else { End::Relist });
+                return Ok(if has_no_answer || is_forbidden { End::ResumeLater } else { End::Relist });
             }
         };
         self.tell(self.link.answered(self.kind)).await?;

@@ -61,6 +61,21 @@ async fn a_stream_after_an_expired_watch_forgets_what_is_gone() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_forbidden_for_a_while_keeps_its_place() {
+    let mock = streaming(Streams::Whole);
+    let mut watched = Watched::start(&[&mock]).await;
+    watched.lists().await;
+    mock.world.lock().unwrap().refused.insert(SERVICES.to_owned(), (403, "not yet".to_owned()));
+    mock.break_off();
+    watched.hears(&["!the API server refuses to list or watch Services"]).await;
+    mock.world.lock().unwrap().refused.clear();
+    watched.hears(&["."]).await;
+    let requests = mock.watches(SERVICES);
+    assert!(requests.iter().all(|request| request.contains("resourceVersion=3")), "{requests:?}");
+    assert_eq!((mock.streams(SERVICES).len(), mock.lists(SERVICES).len()), (1, 0), "{requests:?}");
+}
+
+#[tokio::test]
 async fn a_stream_that_does_not_come_to_its_end_is_no_list() {
     for streams in [Streams::None, Streams::Cut] {
         let mock = streaming(streams);
