@@ -105,20 +105,50 @@ fn an_agent_starts_while_the_api_server_is_down() {
 }
 
 #[test]
-fn lists_come_as_a_stream() {
-    let cluster = cluster();
+fn lists_come_as_a_stream_and_a_watch_whose_past_is_compacted_away_lists_anew() {
+    let mut cluster = cluster();
+    cluster.plane.start_server(1).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+    let labelled = |name: &str, number| {
+        let label = "labels: {service.kubernetes.io/service-proxy-name: compact}}";
+        service(name, number).replace(&format!("name: {name}}}"), &format!("name: {name}, {label}"))
+    };
+    cluster.apply(&labelled("early", 46)).unwrap();
+    // Beside node1's agent, for Services of its own, by the second server alone.
     let options = AgentOptions {
-        arguments: ["--service-proxy-name=stream", "--v=4"].map(str::to_owned).into(),
+        arguments: ["--service-proxy-name=compact", "--v=4", "--api-servers", &url(1)].map(str::to_owned).into(),
         ..AgentOptions::default()
     };
     let source = Source::Kubeconfig(cluster.agent_kubeconfig(0).unwrap());
-    let mut agent = cluster.agent(0, "-stream", source, options).unwrap();
+    let mut agent = cluster.agent(0, "-compact", source, options).unwrap();
     agent.wait_until_ready().unwrap();
+    wait_for(&agent, "default/early", &at(46, Family::V4).to_string(), 0).unwrap();
     for kind in ["Service", "EndpointSlice", "Node", "ServiceCIDR"] {
         wait_until_said(&agent, 0, &format!("{kind}s came as a stream"));
     }
     assert_eq!(said(&agent.log(), "listing"), 0, "{}", agent.log());
+
+    // At this level of the log a line also says where in the program it comes from.
+    let lost = "cannot reach the API server";
+    let from = agent.log().len();
+    cluster.plane.kill_server(1);
+    wait_until_said(&agent, from, lost);
+    cluster.apply(&labelled("late", 47)).unwrap();
+    cluster.kubectl("delete service early").unwrap();
+    cluster.plane.compact().unwrap();
+    // With a cache the server itself would not know the past, compacted or not.
+    cluster.plane.start_server_with(1, &["--watch-cache=false"]).unwrap();
+    cluster.plane.wait_for_server(1).unwrap();
+    wait_for(&agent, "default/late", &at(47, Family::V4).to_string(), 0).unwrap();
+    agent.wait_until_gone("early").unwrap();
+    let log = agent.log();
+    // As the first line of the watch, or as the answer's status.
+    let gone = ["the watch of Services ended: 410", "watching Services: Expired"];
+    assert!(gone.iter().any(|gone| said(&log[from..], gone) > 0), "{}", &log[from..]);
+    assert_eq!(said(&log[from..], lost), 2, "once that it is lost, once that it is back: {}", &log[from..]);
     agent.stop().unwrap();
+    cluster.plane.stop_server(1);
+    cluster.kubectl("delete service late").unwrap();
 }
 
 #[test]
