@@ -51,8 +51,6 @@ pub enum Event {
     Failed,
     /// Not so, as was known.
     Pending,
-    /// It was not run here.
-    Skipped,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +65,8 @@ struct Count {
 pub struct Ledger {
     executor: &'static str,
     counts: BTreeMap<(String, bool, Position), BTreeMap<&'static str, Count>>,
+    /// Why lines were not run, and how often.
+    excuses: BTreeMap<String, usize>,
 }
 
 impl Ledger {
@@ -85,9 +85,13 @@ impl Ledger {
                 Event::Passed => count.passed += 1,
                 Event::Failed => count.failed += 1,
                 Event::Pending => count.pending += 1,
-                Event::Skipped => {}
             }
         }
+    }
+
+    /// Notes that a line was not run.
+    pub fn skip(&mut self, reason: String) {
+        *self.excuses.entry(reason).or_default() += 1;
     }
 }
 
@@ -145,7 +149,11 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "Each figure counts lines times protocols that are as they must be: on the packet core + with real sockets."
-        )
+        )?;
+        for (reason, count) in &self.excuses {
+            write!(f, "\nNot with real sockets: {count}, {reason}")?;
+        }
+        Ok(())
     }
 }
 

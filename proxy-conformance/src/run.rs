@@ -236,10 +236,9 @@ impl Runner<'_> {
             return true;
         }
         let excuse = self.excuse(case);
-        if excuse.is_some() {
-            self.ledger.add(self.scenario, case.line, case.family, Event::Skipped);
-        }
-        excuse.is_some()
+        let is_excused = excuse.is_some();
+        excuse.into_iter().for_each(|reason| self.ledger.skip(reason));
+        is_excused
     }
 
     fn silent(&mut self, cases: &[Case<'_>]) {
