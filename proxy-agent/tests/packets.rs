@@ -8,8 +8,9 @@ use proxy_agent::devices::Layer;
 use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, PinPath, Programs, Sizes, SocketLb};
 use proxy_agent::plan::{FamilyOp, Op};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::maps::{AffinityKey, Device, FlowKey};
-use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, Via, World, run, scenarios};
+use proxy_common::flows::MASQUERADE_PORTS;
+use proxy_common::maps::{AffinityKey, Device, FlowSet};
+use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, Via, World, run, scenarios, tcp};
 
 /// `TCX_NEXT`, as the kernel reports it of a test run.
 const NEXT: u32 = u32::MAX;
@@ -29,8 +30,8 @@ struct TcExecutor {
     layer: Layer,
     programs: Programs,
     maps: MapSet,
-    _lock: PinLock,
-    _pins: Pins,
+    /// None of one that shares another's maps.
+    _pins: Option<(PinLock, Pins)>,
 }
 
 /// A pin path that goes away with this.
@@ -38,22 +39,32 @@ struct Pins(PinPath);
 
 impl TcExecutor {
     fn load(layer: Layer) -> Result<Self> {
-        let pins = Pins(PinPath::new(format!("/sys/fs/bpf/pointsman-packets-{}-{layer:?}", std::process::id())));
+        Ok(Self::load_twice(layer, "table", 1_000)?.0)
+    }
+
+    /// Two that have their maps in common, with room for so many flows.
+    fn load_twice(layer: Layer, name: &str, max_flows: u32) -> Result<(Self, Self)> {
+        let path = format!("/sys/fs/bpf/pointsman-packets-{}-{layer:?}-{name}", std::process::id());
+        let pins = Pins(PinPath::new(path));
         let lock = pins.0.prepare()?;
         let sizes = Sizes {
             max_frontends: 100,
             max_slots: 100,
             max_backends: 100,
             max_services: 100,
-            max_flows: 1_000,
+            max_flows,
             max_devices: 10,
             max_ranges: 40,
             max_affinities: 100,
             max_datagrams: 10,
         };
-        let programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
-        let maps = MapSet::open(&pins.0.maps())?;
-        Ok(Self { layer, programs, maps, _lock: lock, _pins: pins })
+        let load = || -> Result<(Programs, MapSet)> {
+            let programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
+            Ok((programs, MapSet::open(&pins.0.maps())?))
+        };
+        let ((programs, maps), second) = (load()?, load()?);
+        let second = Self { layer, programs: second.0, maps: second.1, _pins: None };
+        Ok((Self { layer, programs, maps, _pins: Some((lock, pins)) }, second))
     }
 }
 
@@ -121,14 +132,15 @@ impl Executor for TcExecutor {
 
 fn forget_flows<A: Address>(maps: &FamilyMaps<A>) -> Result<()>
 where
-    FlowKey<A>: bytemuck::Pod,
-    proxy_common::maps::Flow<A>: bytemuck::Pod,
+    FlowSet<A>: bytemuck::Pod,
 {
-    let mut keys = Vec::new();
-    maps.flow.for_each(|key, _| keys.push(key))?;
-    for key in keys {
-        maps.flow.remove(&key)?;
-    }
+    let mut used = Vec::new();
+    maps.flow.for_each(|index, sets| {
+        if sets.iter().any(|set| set.ways.iter().any(|way| !way.is_free())) {
+            used.push(index);
+        }
+    })?;
+    used.iter().try_for_each(|index| maps.flow.set(index, &bytemuck::Zeroable::zeroed()))?;
     Ok(())
 }
 
@@ -178,4 +190,74 @@ fn the_packet_table_holds_in_tc() {
 #[test]
 fn the_packet_table_holds_in_tc_on_a_bridge_port() {
     the_table_holds(Layer::BridgePort);
+}
+
+/// All CPUs at once open, use and evict the same few connections in a table that is far too small. Whatever comes out is a
+/// packet of one flow, with the backend of its Service, or the Service of its backend.
+#[test]
+fn no_cpu_sees_a_mix_of_two_flows() {
+    const ROUNDS: u32 = 60_000;
+    let (mut first, second) = TcExecutor::load_twice(Layer::Ethernet, "stress", 8).unwrap();
+    first.reset(&World::new()).unwrap();
+    let translated: u32 = std::thread::scope(|scope| {
+        let threads: Vec<_> = [first, second]
+            .into_iter()
+            .zip(0_u64..)
+            .map(|(mut executor, number)| {
+                scope.spawn(move || (use_few_flows(&mut executor, number, ROUNDS).unwrap(), executor))
+            })
+            .collect();
+        // The pins go away with the first: both are to be done before.
+        let done: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        done.into_iter().map(|(translated, _)| translated).sum()
+    });
+    println!("{translated} packets translated");
+    assert!(translated > ROUNDS, "{translated} packets translated");
+}
+
+/// Sends requests of one pod through Services, and replies to it. Answers how many were translated.
+fn use_few_flows(executor: &mut TcExecutor, number: u64, rounds: u32) -> Result<u32> {
+    let at = |address: &str, port: u16| std::net::SocketAddr::new(address.parse().unwrap(), port);
+    // Two Services have the same backend: one client port through both needs another port, and an alias.
+    const SERVICES: [(&str, &str); 3] =
+        [("10.96.0.1", "10.244.2.7"), ("10.96.0.4", "10.244.2.7"), ("10.96.0.2", "10.244.1.6")];
+    const POD: &str = "10.244.1.5";
+    const PORTS: std::ops::Range<u16> = 40_000..40_012;
+    let mut random = fastrand::Rng::with_seed(number);
+    let mut translated = 0;
+    for _ in 0..rounds {
+        let (vip, backend) = SERVICES[random.usize(..SERVICES.len())];
+        let from = at(POD, random.u16(PORTS));
+        let flags = ["S", "A", "PA", "FA", "R"][random.usize(..5)];
+        let request = tcp(from, at(vip, 80), flags, b"request");
+        let port = match executor.run(Hook::Ingress, Via::Pod, &request)? {
+            Done::Drop => continue,
+            Done::Pass(seen) => {
+                let port = u16::from_be_bytes([seen[20], seen[21]]);
+                ensure!(
+                    seen == tcp(at(POD, port), at(backend, 8080), flags, b"request"),
+                    "a request became {seen:02x?}"
+                );
+                ensure!(port == from.port() || MASQUERADE_PORTS.contains(&port), "a request from port {port}");
+                port
+            }
+            Done::Reply(_) => bail!("refused"),
+        };
+        translated += 1;
+        let reply = tcp(at(backend, 8080), at(POD, port), "A", b"reply");
+        let Done::Pass(seen) = executor.run(Hook::Egress, Via::Pod, &reply)? else { bail!("a reply was dropped") };
+        if seen == reply {
+            // The other CPU has evicted the flow.
+            continue;
+        }
+        let client = u16::from_be_bytes([seen[22], seen[23]]);
+        let is_one = SERVICES
+            .iter()
+            .filter(|(_, of)| *of == backend)
+            .any(|(vip, _)| seen == tcp(at(vip, 80), at(POD, client), "A", b"reply"));
+        ensure!(is_one && PORTS.contains(&client), "a reply became {seen:02x?}");
+        ensure!(client == port || MASQUERADE_PORTS.contains(&port), "a reply to port {port} came to {client}");
+        translated += 1;
+    }
+    Ok(translated)
 }

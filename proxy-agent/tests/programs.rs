@@ -13,8 +13,8 @@ use proxy_agent::kernel::{
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Backend, Flow, FlowKey, FlowSide, FlowState, Frontend, FrontendKey, FrontendKind, LAYOUT, RangeKey,
-    ServiceCounters, TCP, UDP,
+    Affinity, AffinityKey, Backend, Flow, FlowSet, FlowState, FlowWay, Frontend, FrontendKey, FrontendKind, LAYOUT,
+    RangeKey, ServiceCounters, TCP, UDP,
 };
 
 /// A pin path of its own for each test, removed at its end, also by a panic.
@@ -46,7 +46,7 @@ fn small() -> Sizes {
         max_slots: 10_000,
         max_backends: 5000,
         max_services: 50,
-        max_flows: 1000,
+        max_flows: 1024,
         max_devices: 10,
         max_ranges: 10,
         max_affinities: 100,
@@ -182,8 +182,6 @@ fn a_map_that_is_to_be_larger_is_replaced_with_all_that_is_in_it_and_the_others_
     }
     let per_cpu = ServiceCounters { flows: 7, ..Default::default() };
     maps.service_stats.set(&3, &per_cpu).unwrap();
-    let flow = Flow::<Ipv4> { began: 9, ..Default::default() };
-    maps.v4.flow.set(&flow.key(FlowSide::Client, TCP), &flow).unwrap();
     let (before, wanted) = (ids(&pins.0.maps()), maps.read().unwrap());
 
     let larger = Sizes { max_frontends: 200, max_backends: 6000, max_services: 60, ..small() };
@@ -222,24 +220,33 @@ fn what_programs_remember_while_a_table_is_replaced_is_carried_over_to_the_large
     let _lock = pins.0.prepare().unwrap();
     drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let old = MapSet::open(&pins.0.maps()).unwrap();
-    let client = |port: u8| FlowKey { near: Ipv4::new([10, 0, 0, 1]), near_port: [1, port], ..flow_key() };
-    let put = |maps: &MapSet, port, began| {
-        maps.v4.flow.set(&client(port), &Flow { began, ..Flow::default() }).unwrap();
+    let client = |last: u8| AffinityKey::new(Ipv4::new([10, 0, 0, last]), 1);
+    let put = |maps: &MapSet, last, seen| {
+        maps.v4.affinity.set(&client(last), &Affinity { backend: 1, generation: 1, seen }).unwrap();
     };
     put(&old, 1, 1);
-    drop(Programs::load(&pins.0, &Sizes { max_flows: 2000, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
+    drop(Programs::load(&pins.0, &Sizes { max_affinities: 2000, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
     let new = MapSet::open(&pins.0.maps()).unwrap();
-    let began = |port| new.v4.flow.get(&client(port)).unwrap().map(|flows| flows[0].began);
-    assert_eq!((new.v4.flow.capacity(), began(1)), (2000, Some(1)));
-    // A program of the old set begins a flow, one of the new set goes on with another.
+    let seen = |last| new.v4.affinity.get(&client(last)).unwrap().map(|found| found[0].seen);
+    assert_eq!((new.v4.affinity.capacity(), seen(1)), (2000, Some(1)));
+    // A program of the old set remembers a client, one of the new set goes on with another.
     put(&old, 2, 2);
     put(&new, 1, 3);
     kernel::retire_former(&pins.0).unwrap();
-    assert_eq!((began(1), began(2)), (Some(3), Some(2)));
+    assert_eq!((seen(1), seen(2)), (Some(3), Some(2)));
 }
 
-fn flow_key() -> FlowKey<Ipv4> {
-    Flow::<Ipv4>::default().key(FlowSide::Client, TCP)
+/// Where a flow is in its table follows from the table's size, which programs of two sets would have to agree upon.
+#[test]
+fn the_tables_of_flows_keep_their_size() {
+    let pins = Pins::new();
+    let _lock = pins.0.prepare().unwrap();
+    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    let before = ids(&pins.0.maps());
+    for max_flows in [4096, 16] {
+        drop(Programs::load(&pins.0, &Sizes { max_flows, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
+        assert_eq!(ids(&pins.0.maps()), before);
+    }
 }
 
 #[test]
@@ -363,69 +370,55 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 25, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 27, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }
 
-/// A flow goes when the last of its entries has been idle for long enough, and then whole; what is alive on one side, or
-/// has made way for another connection, stays.
+/// The sweep removes what is over, with its alias; what is alive stays, and so does the alias of what is being masqueraded.
 #[test]
 fn flows_that_are_over_go_whole() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
     drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
-    const FINS: u8 = FlowState::ANSWERED | FlowState::CLIENT_FIN | FlowState::BACKEND_FIN;
-    let flow = |last: u8, state: u8, seen: u32| Flow {
-        client: Ipv4::new([10, 0, 0, last]),
-        frontend: Ipv4::new([10, 96, 0, 1]),
-        backend: Ipv4::new([10, 0, 1, 1]),
-        masquerade: Ipv4::new([10, 0, 9, 9]),
-        client_port: [1, last],
-        frontend_port: [0, 80],
-        backend_port: [31, 144],
-        masquerade_port: [4, last],
-        stack_port: [1, last],
-        state,
-        began: 100,
-        seen,
-        ..Flow::default()
-    };
-    let write = |proto: u8, sides: &[(FlowSide, Flow<Ipv4>)]| {
-        for (side, flow) in sides {
-            maps.v4.flow.set(&flow.key(*side, proto), flow).unwrap();
-        }
-    };
-    use FlowSide::{Client, Masquerade, Stack};
-    // Closed by both sides, as each side's entry knows only in part.
-    write(
-        TCP,
-        &[
-            (Client, flow(1, FlowState::CLIENT_FIN, 1_000)),
-            (Stack, flow(1, FINS, 1_001)),
-            (Masquerade, flow(1, FlowState::BACKEND_FIN, 1_001)),
-        ],
-    );
-    // Closed by the client only: the backend may go on for an hour.
-    write(TCP, &[(Client, flow(2, FlowState::CLIENT_FIN, 1_000)), (Stack, flow(2, FlowState::ANSWERED, 1_000))]);
-    // Datagrams in one direction: the stack's side has not been seen since the first.
-    write(UDP, &[(Client, flow(3, 0, 1_190)), (Stack, flow(3, 0, 100))]);
-    // Nobody has answered the SYN.
-    write(TCP, &[(Client, flow(4, FlowState::SYN, 1_000)), (Stack, flow(4, FlowState::SYN, 1_000))]);
-    // The client's side has made way for a later connection.
-    write(UDP, &[(Stack, flow(5, 0, 1_000))]);
-    write(UDP, &[(Client, Flow { began: 1_190, ..flow(5, 0, 1_190) })]);
+    const OPEN: u8 = FlowState::SYN | FlowState::ANSWERED | FlowState::CONFIRMED;
+    let way = |proto: u8, state: u8, seen: u32| FlowWay { seen, tag: 1, kind: FlowWay::protocol(proto), state };
+    let alias = |place: u32| FlowWay { seen: place, tag: 2, kind: 1 | FlowWay::ALIAS | FlowWay::MASQUERADE, state: 0 };
+    let mut first: FlowSet<Ipv4> = bytemuck::Zeroable::zeroed();
+    let mut second = first;
+    first.ways = [
+        // Closed by both sides.
+        way(TCP, OPEN | FlowState::CLOSED, 1_000),
+        // Closed by the client only: the backend may go on for an hour.
+        way(TCP, OPEN | FlowState::CLIENT_FIN, 1_000),
+        // Datagrams in one direction, just now.
+        way(UDP, 0, 1_190),
+        // Nobody has answered the SYN.
+        way(TCP, FlowState::SYN, 1_000),
+        // Masqueraded at this very moment.
+        way(TCP, OPEN, 1_000),
+        way(TCP, OPEN, 1_000),
+        FlowWay::FREE,
+    ];
+    first.flows[0] = Flow { masquerade_alias: 2 * 8 + 1, ..first.flows[0] };
+    first.flows[4].sequence = 1 << 31;
+    // Of the first, of one that is masqueraded but does not know yet, of one that knows none, of nothing.
+    second.ways = [alias(8 + 1), alias(8 + 5), alias(8 + 6), alias(8 + 7), FlowWay::FREE, FlowWay::FREE, FlowWay::FREE];
     let left = || {
-        let mut left = Vec::new();
-        maps.v4.flow.for_each(|key, _| left.push((key.near_port[1], key.side))).unwrap();
-        left.sort_unstable();
+        let ways = |index: u32| maps.v4.flow.get(&index).unwrap().unwrap()[0].ways;
+        let numbers = |index| (1..).zip(ways(index)).filter(|(_, way)| !way.is_free()).map(|(way, _)| way).collect();
+        let left: [Vec<u32>; 2] = [numbers(1), numbers(2)];
         left
     };
-    let removed = |now| maps.expire(now).unwrap().map(|family| family.removed).iter().sum::<usize>();
-    assert_eq!(removed(1_050), 0, "too early for all");
-    assert_eq!(removed(1_200), 6);
-    assert_eq!(left(), [(2, 1), (2, 2), (3, 1), (3, 2), (5, 1)]);
-    assert_eq!(removed(5_000), 5);
-    assert_eq!(left(), []);
+    maps.v4.flow.set(&1, &first).unwrap();
+    maps.v4.flow.set(&2, &second).unwrap();
+    let [used, other] = maps.sweep_flows(1_050).unwrap();
+    assert_eq!((used.removed, used.established, used.half_open, used.closed, used.aliases), (0, 3, 2, 1, 2));
+    assert_eq!((other.removed, other.established, other.capacity), (0, 0, 256 * 7));
+    assert_eq!(left(), [vec![1, 2, 3, 4, 5, 6], vec![1, 2]], "too early for flows");
+    assert_eq!(maps.sweep_flows(1_200).unwrap()[0].removed, 2);
+    assert_eq!(left(), [vec![2, 3, 5, 6], vec![2]]);
+    assert_eq!(maps.sweep_flows(5_000).unwrap()[0].removed, 2);
+    assert_eq!(left(), [vec![5, 6], vec![2]]);
 }

@@ -97,6 +97,15 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// What fills up a map type that ends 4 bytes short with an IPv6 address, and does not with an IPv4 one.
     type Fill: Copy + Eq + Default + Ord + core::hash::Hash + fmt::Debug + bytemuck::Pod;
 
+    /// What fills up a set of flows to a power of two.
+    type SetFill: Copy + Eq + fmt::Debug + bytemuck::Pod;
+
+    /// What fills up a flow to whole lines of the cache.
+    type FlowFill: Copy + Eq + Default + fmt::Debug + bytemuck::Pod;
+
+    /// 0 if it is the same address.
+    fn differs(self, other: Self) -> u64;
+
     /// The address as a number for a hash: not yet mixed, but no part is lost.
     fn mix(self) -> u64;
 
@@ -127,6 +136,13 @@ impl Address for Ipv4 {
     const HEADER_CHECKSUM: Option<usize> = Some(10);
     const ICMP: u8 = 1;
     type Fill = [u8; 0];
+    type SetFill = [u8; 0];
+    type FlowFill = [u8; 8];
+
+    #[inline(always)]
+    fn differs(self, other: Self) -> u64 {
+        u64::from(u32::from_ne_bytes(self.octets) ^ u32::from_ne_bytes(other.octets))
+    }
 
     #[inline(always)]
     fn mix(self) -> u64 {
@@ -165,6 +181,14 @@ impl Address for Ipv6 {
     const HEADER_CHECKSUM: Option<usize> = None;
     const ICMP: u8 = 58;
     type Fill = [u8; 4];
+    type SetFill = [u8; 64];
+    type FlowFill = [u8; 24];
+
+    #[inline(always)]
+    fn differs(self, other: Self) -> u64 {
+        let ([a, b], [c, d]) = (self.halves(), other.halves());
+        (a ^ c) | (b ^ d)
+    }
 
     #[inline(always)]
     fn mix(self) -> u64 {

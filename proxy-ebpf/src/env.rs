@@ -1,40 +1,41 @@
 //! The core's surroundings in the kernel.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::{Host, Origin, StoreError, StoreMode, Tables};
+use proxy_common::datapath::{Choice, Host, Origin, Refusal, Tables};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DetectLocal, Device, DropReason, Flow, FlowKey, Fragment, FragmentKey, Frontend,
+    Affinity, AffinityKey, Backend, DetectLocal, Device, DropReason, FlowConfig, Fragment, FragmentKey, Frontend,
     FrontendKey, RangeKey, ServiceCounters, ServiceNet,
 };
 
+use crate::flows::KernelFlows;
 use crate::maps::{
-    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_V4, FLOW_V6, FRAGMENT_V4,
+    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_CONFIG, FRAGMENT_V4,
     FRAGMENT_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4,
     SLOT_V6,
 };
-
-const EEXIST: i32 = -17;
-const NANOSECONDS: u64 = 1_000_000_000;
+use crate::select::{self, about, select_v4, select_v6};
 
 /// Maps, clock and counters, for a packet on one device or for a socket.
 pub struct KernelEnv {
     ifindex: u32,
     origin: Option<Origin>,
+    config: &'static FlowConfig,
 }
 
 impl KernelEnv {
+    /// `None` cannot be: the array has an entry. The verifier asks.
     #[inline(always)]
-    pub fn new(ifindex: u32) -> Self {
-        Self { ifindex, origin: None }
+    pub fn new(ifindex: u32) -> Option<Self> {
+        Some(Self { ifindex, origin: None, config: FLOW_CONFIG.get(0)? })
     }
 
     /// For a socket, of which it is known whose it is.
     #[inline(always)]
-    pub fn of_socket(origin: Origin) -> Self {
-        Self { ifindex: 0, origin: Some(origin) }
+    pub fn of_socket(origin: Origin) -> Option<Self> {
+        Some(Self { ifindex: 0, origin: Some(origin), config: FLOW_CONFIG.get(0)? })
     }
 }
 
@@ -50,9 +51,9 @@ pub fn count_drop(reason: DropReason) {
 impl Host for KernelEnv {
     #[inline(always)]
     fn now(&mut self) -> u32 {
-        // SAFETY: reads a clock.
-        let now = unsafe { bpf_ktime_get_coarse_ns() };
-        (now / NANOSECONDS) as u32
+        // SAFETY: reads a counter; a load, for the kernel inlines it.
+        let jiffies = unsafe { bpf_jiffies64() };
+        self.config.seconds(jiffies)
     }
 
     #[inline(always)]
@@ -100,8 +101,10 @@ impl Host for KernelEnv {
 
 /// Implements the tables of one family with its maps.
 macro_rules! tables {
-    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $net:ident, $affinity:ident, $flow:ident, $fragment:ident) => {
+    ($address:ty, $frontend:ident, $slot:ident, $backend:ident, $range:ident, $words:literal, $net:ident, $affinity:ident, $fragment:ident, $select:ident) => {
         impl Tables<$address> for KernelEnv {
+            type Flows = KernelFlows;
+
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
                 // SAFETY: the value is copied at once; the agent replaces whole elements.
@@ -132,7 +135,8 @@ macro_rules! tables {
 
             #[inline(always)]
             fn affinity(&mut self, key: &AffinityKey<$address>) -> Option<&mut Affinity> {
-                // SAFETY: as for flows.
+                // SAFETY: the element stays mapped while the program runs. Other CPUs may write the same words: each is
+                // read and written whole, and none is used to find memory.
                 $affinity.get_ptr_mut(key).map(|affinity| unsafe { &mut *affinity })
             }
 
@@ -143,31 +147,20 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
-                // SAFETY: the element stays mapped while the program runs, and the borrow of `self` ends before
-                // the next store or removal. Other CPUs may write the same words: each is read and written
-                // whole, and none is used to find memory.
-                $flow.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
+            fn flows(&self) -> KernelFlows {
+                KernelFlows::new(self.config)
             }
 
             #[inline(always)]
-            fn store_flow(
+            fn select(
                 &mut self,
-                key: &FlowKey<$address>,
-                flow: &Flow<$address>,
-                mode: StoreMode,
-            ) -> Result<(), StoreError> {
-                let flags = match mode {
-                    StoreMode::New => BPF_NOEXIST,
-                    StoreMode::Overwrite => BPF_ANY,
-                };
-                $flow.insert(key, flow, u64::from(flags)).map_err(store_error)
-            }
-
-            #[inline(always)]
-            fn delete_flow(&mut self, key: &FlowKey<$address>) {
-                // Not there: nothing to remove.
-                let _ = $flow.remove(key);
+                client: &$address,
+                port: [u8; 2],
+                key: &FrontendKey<$address>,
+                choice: &mut Choice<$address>,
+            ) -> Result<(), Refusal> {
+                let about = about(self.origin, port);
+                select::result($select(client, key, choice, self.ifindex, about))
             }
 
             #[inline(always)]
@@ -186,10 +179,5 @@ macro_rules! tables {
     };
 }
 
-tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, SERVICE_NET_V4, AFFINITY_V4, FLOW_V4, FRAGMENT_V4);
-tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, SERVICE_NET_V6, AFFINITY_V6, FLOW_V6, FRAGMENT_V6);
-
-#[inline(always)]
-fn store_error(error: i32) -> StoreError {
-    if error == EEXIST { StoreError::Exists } else { StoreError::Full }
-}
+tables!(Ipv4, FRONTEND_V4, SLOT_V4, BACKEND_V4, RANGE_V4, 2, SERVICE_NET_V4, AFFINITY_V4, FRAGMENT_V4, select_v4);
+tables!(Ipv6, FRONTEND_V6, SLOT_V6, BACKEND_V6, RANGE_V6, 5, SERVICE_NET_V6, AFFINITY_V6, FRAGMENT_V6, select_v6);

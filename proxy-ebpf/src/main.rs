@@ -17,8 +17,10 @@
 #![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
 mod env;
+mod flows;
 mod maps;
 mod peers;
+mod select;
 mod socket;
 mod tc;
 mod tc_packet;

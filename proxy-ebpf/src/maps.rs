@@ -7,15 +7,15 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkSto
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName, ServiceNet,
-    SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
+    Fragment, FragmentKey, Frontend, FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
+    ServiceNet, SlotIndex,
 };
 
 const FRONTENDS: usize = 65_536;
 const SLOTS: usize = 1_048_576;
 const BACKENDS: usize = 131_072;
-const FLOWS: usize = 262_144;
+const FLOW_SETS: usize = 16_384;
 const FRAGMENTS: usize = 8_192;
 const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
@@ -24,6 +24,9 @@ const RANGES: usize = 131_072;
 const DATAGRAMS: usize = 16_384;
 /// BPF_F_NO_PREALLOC: memory for what is there, not for what could be.
 const NO_PREALLOC: usize = 1;
+/// BPF_F_MMAPABLE: the values begin with a page, so that each set begins with a line of the cache; and the agent can
+/// look after the table in place.
+const MMAPABLE: usize = 1 << 10;
 
 #[btf_map(name = "frontend_v4")]
 pub static FRONTEND_V4: HashMap<FrontendKey<Ipv4>, Frontend, FRONTENDS, NO_PREALLOC> = HashMap::new();
@@ -60,9 +63,13 @@ pub static AFFINITY_V4: LruHashMap<AffinityKey<Ipv4>, Affinity, AFFINITIES> = Lr
 pub static AFFINITY_V6: LruHashMap<AffinityKey<Ipv6>, Affinity, AFFINITIES> = LruHashMap::new();
 
 #[btf_map(name = "flow_v4")]
-pub static FLOW_V4: LruHashMap<FlowKey<Ipv4>, Flow<Ipv4>, FLOWS> = LruHashMap::new();
+pub static FLOW_V4: Array<FlowSet<Ipv4>, FLOW_SETS, MMAPABLE> = Array::new();
 #[btf_map(name = "flow_v6")]
-pub static FLOW_V6: LruHashMap<FlowKey<Ipv6>, Flow<Ipv6>, FLOWS> = LruHashMap::new();
+pub static FLOW_V6: Array<FlowSet<Ipv6>, FLOW_SETS, MMAPABLE> = Array::new();
+#[btf_map(name = "flow_config")]
+pub static FLOW_CONFIG: Array<FlowConfig, 1> = Array::new();
+#[btf_map(name = "flow_stats")]
+pub static FLOW_STATS: PerCpuArray<u64, { FlowEvent::ALL.len() }> = PerCpuArray::new();
 
 /// Goes with the socket.
 #[btf_map(name = "peer_v4")]

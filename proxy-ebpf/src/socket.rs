@@ -7,8 +7,8 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::datapath::socket::{Destination, Outcome, Socket, connect, peer, send, sender};
-use proxy_common::datapath::{Env, Family, Origin, StoreError};
+use proxy_common::datapath::socket::{Destination, NoRoom, Outcome, Socket, connect, peer, send, sender};
+use proxy_common::datapath::{Env, Family, Origin};
 use proxy_common::maps::{DatagramKey, DropReason, Peer, TCP};
 
 use crate::env::{KernelEnv, count_drop};
@@ -96,11 +96,14 @@ where
     KernelEnv: Env<A>,
     KernelSocket<'a>: Socket<A>,
 {
+    let Some(mut env) = KernelEnv::of_socket(origin) else {
+        return Outcome::Pass;
+    };
     let mut socket = KernelSocket { ctx };
     match hook {
-        Hook::Connect => connect(&mut KernelEnv::of_socket(origin), &mut socket, at),
+        Hook::Connect => connect(&mut env, &mut socket, at),
         Hook::Send if origin == Origin::Pods => Outcome::Pass,
-        Hook::Send => send(&mut KernelEnv::of_socket(origin), &mut socket, at),
+        Hook::Send => send(&mut env, &mut socket, at),
         Hook::Receive => sender(&mut socket, at),
         Hook::Peer => peer(&mut socket, at),
     }
@@ -215,13 +218,13 @@ macro_rules! socket {
             }
 
             #[inline(always)]
-            fn set_peer(&mut self, peer: &Peer<$address>) -> Result<(), StoreError> {
+            fn set_peer(&mut self, peer: &Peer<$address>) -> Result<(), NoRoom> {
                 let mut initial = *peer;
                 // SAFETY: as above; the value is one of the map's type. The kernel has locked the socket.
                 unsafe {
                     match $peer.get_or_insert_ptr_mut(self.ctx, Some(&mut initial)).as_mut() {
                         Some(stored) => *stored = *peer,
-                        None => return Err(StoreError::Full),
+                        None => return Err(NoRoom),
                     }
                 }
                 Ok(())
@@ -241,8 +244,8 @@ macro_rules! socket {
             }
 
             #[inline(always)]
-            fn store_datagram(&mut self, key: &DatagramKey<$address>, peer: &Peer<$address>) -> Result<(), StoreError> {
-                $datagram.insert(key, peer, 0).map_err(|_| StoreError::Full)
+            fn store_datagram(&mut self, key: &DatagramKey<$address>, peer: &Peer<$address>) -> Result<(), NoRoom> {
+                $datagram.insert(key, peer, 0).map_err(|_| NoRoom)
             }
         }
     };

@@ -59,7 +59,9 @@ where
     A: Family,
     KernelEnv: Env<A>,
 {
-    let mut env = KernelEnv::new(ifindex);
+    let Some(mut env) = KernelEnv::new(ifindex) else {
+        return NEXT;
+    };
     let mut packet = TcPacket::<L2>::new(ctx);
     let verdict = match direction {
         Direction::Ingress | Direction::PortIngress => ingress::<A, _, _>(&mut packet, &mut env),
@@ -77,7 +79,8 @@ where
             debug!(ctx, "ifindex {}: new flow", ifindex);
             NEXT
         }
-        Verdict::Reply(reason) => reply::<L2>(ctx, ifindex, reason),
+        Verdict::AnswerNobody => reply::<L2>(ctx, ifindex, DropReason::NoBackend),
+        Verdict::AnswerUnknownPort => reply::<L2>(ctx, ifindex, DropReason::UnknownPort),
         Verdict::Drop(reason) => drop(ctx, ifindex, reason),
     }
 }

@@ -6,7 +6,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data};
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
-use proxy_common::datapath::{Packet, TransportChange};
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::datapath::{Family, Packet, Place, TransportChange, place};
 
 use crate::maps::CSUM_IPV6;
 
@@ -135,6 +136,41 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
         };
         (result == 0).then_some(())
     }
+
+    #[inline(always)]
+    fn locate_v4(&self) -> Place {
+        Place::from_bits(locate_v4(self.skb(), L2 as u32))
+    }
+
+    #[inline(always)]
+    fn locate_v6(&self) -> Place {
+        Place::from_bits(locate_v6(self.skb(), L2 as u32))
+    }
+}
+
+/// [`Packet::locate_v4`], a global function: see [`crate::flows`]. The IP header stands `l2` bytes from the beginning.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn locate_v4(skb: *mut __sk_buff, l2: u32) -> u64 {
+    locate::<Ipv4>(skb, l2)
+}
+
+/// [`Packet::locate_v6`], likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn locate_v6(skb: *mut __sk_buff, l2: u32) -> u64 {
+    locate::<Ipv6>(skb, l2)
+}
+
+#[inline(always)]
+fn locate<A: Family>(skb: *mut __sk_buff, l2: u32) -> u64 {
+    let ctx = TcContext::new(skb);
+    let place = if l2 == 0 {
+        place::<A, _>(&TcPacket::<0> { ctx: &ctx })
+    } else {
+        place::<A, _>(&TcPacket::<{ crate::ETHERNET }> { ctx: &ctx })
+    };
+    place.to_bits()
 }
 
 /// Where the readable part of the packet begins and ends.

@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use proxy_common::datapath::{MASQUERADE_PORTS, Verdict};
-use proxy_common::maps::DropReason;
-use proxy_testkit::packets::Via::{Pod, Uplink};
+use proxy_common::datapath::Verdict;
+use proxy_testkit::packets::Via::Pod;
 use proxy_testkit::packets::{Hook, HostEnv, HostPacket, World, fuzz, icmp_error, tcp, udp, with_checksums};
 
 /// A pod of the node, and the ClusterIP and the backend of a Service of the world, in one family.
@@ -233,9 +232,9 @@ fn udp_leaves_a_lost_backend_and_tcp_does_not() {
             assert_eq!(verdict, Verdict::Translated);
             assert_eq!(more.bytes, packet(is_tcp, from, backend, "PA", b"more"));
             // A new connection from the same port finds nobody.
-            assert_eq!(env.run(Hook::Ingress, &mut HostPacket::new(open)), Verdict::Reply(DropReason::NoBackend));
+            assert_eq!(env.run(Hook::Ingress, &mut HostPacket::new(open)), Verdict::AnswerNobody);
         } else {
-            assert_eq!(verdict, Verdict::Reply(DropReason::NoBackend));
+            assert_eq!(verdict, Verdict::AnswerNobody);
         }
     }
 }
@@ -253,62 +252,4 @@ fn every_packet_is_counted_once() {
     let counted = env.counters(1);
     assert_eq!((counted.flows, counted.packets, counted.bytes), (1, 3, 120));
     assert_eq!((counted.reply_packets, counted.reply_bytes, counted.refused), (1, 42, 0));
-}
-
-/// More clients than ports: each flow has a port of its own, and the table's limit drops only new flows.
-#[test]
-fn a_full_flow_table_drops_new_flows_only() {
-    let node_port: SocketAddr = "172.18.0.2:30001".parse().unwrap();
-    let (_, _, backend) = places(true);
-    let mut env = HostEnv::new(&World::new());
-    env.set_device(Uplink);
-    env.max_flows = 30;
-    let mut opened = Vec::new();
-    for port in 50_000..50_100 {
-        let from = SocketAddr::new("198.51.100.9".parse().unwrap(), port);
-        let mut request = HostPacket::new(udp(from, node_port, b"x"));
-        if env.run(Hook::Ingress, &mut request) != Verdict::Opened {
-            continue;
-        }
-        assert_eq!(request.bytes, udp(from, backend, b"x"));
-        let mut leaving = request.clone();
-        if env.run(Hook::Egress, &mut leaving) == Verdict::Translated {
-            opened.push((from, leaving.bytes));
-        }
-    }
-    assert!(opened.len() >= 9, "{} flows", opened.len());
-    for (from, leaving) in opened {
-        let mut again = HostPacket::new(udp(from, node_port, b"x"));
-        assert_eq!(env.run(Hook::Ingress, &mut again), Verdict::Translated);
-        assert_eq!(env.run(Hook::Egress, &mut again), Verdict::Translated);
-        assert_eq!(again.bytes, leaving, "a flow keeps its masquerade port");
-    }
-}
-
-/// No two flows to one backend have the same masquerade port. Where no port is found that is free, the packet is dropped for
-/// that reason, and nobody loses one.
-#[test]
-fn masquerade_ports_are_given_once_and_run_out() {
-    let node_port: SocketAddr = "172.18.0.2:30001".parse().unwrap();
-    let mut env = HostEnv::new(&World::new());
-    env.set_device(Uplink);
-    let mut given = std::collections::BTreeMap::new();
-    let mut in_vain = 0;
-    for number in 0..40_000_u16 {
-        let from = SocketAddr::new("198.51.100.9".parse().unwrap(), 10_000 + number);
-        let mut packet = HostPacket::new(tcp(from, node_port, "S", b""));
-        assert_eq!(env.run(Hook::Ingress, &mut packet), Verdict::Opened);
-        match env.run(Hook::Egress, &mut packet) {
-            Verdict::Translated => {
-                let port = u16::from_be_bytes([packet.bytes[20], packet.bytes[21]]);
-                assert!(MASQUERADE_PORTS.contains(&port), "{port}");
-                assert_eq!(given.insert(port, from), None, "{port} was {from}'s already");
-            }
-            verdict => {
-                assert_eq!(verdict, Verdict::Drop(DropReason::MasqueradePorts));
-                in_vain += 1;
-            }
-        }
-    }
-    assert!(in_vain > 0 && given.len() > 20_000, "{} ports, {in_vain} flows without one", given.len());
 }

@@ -6,8 +6,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use proxy_common::addr::{Address, Ipv4, Ipv6};
-use proxy_common::datapath::socket::{Destination, Outcome, Socket, connect, peer, send, sender};
-use proxy_common::datapath::{Env, Family, Origin, StoreError};
+use proxy_common::datapath::socket::{Destination, NoRoom, Outcome, Socket, connect, peer, send, sender};
+use proxy_common::datapath::{Env, Family, Origin};
 use proxy_common::maps::{DatagramKey, DropReason, Peer, TCP, UDP};
 use proxy_testkit::packets::{HostEnv, LOCAL_NODE_PORT, Places, World};
 
@@ -40,7 +40,7 @@ where
         self.peer
     }
 
-    fn set_peer(&mut self, peer: &Peer<A>) -> Result<(), StoreError> {
+    fn set_peer(&mut self, peer: &Peer<A>) -> Result<(), NoRoom> {
         self.peer = Some(*peer);
         Ok(())
     }
@@ -53,7 +53,7 @@ where
         self.datagrams.get_mut(key)
     }
 
-    fn store_datagram(&mut self, key: &DatagramKey<A>, peer: &Peer<A>) -> Result<(), StoreError> {
+    fn store_datagram(&mut self, key: &DatagramKey<A>, peer: &Peer<A>) -> Result<(), NoRoom> {
         self.datagrams.insert(*key, *peer);
         Ok(())
     }

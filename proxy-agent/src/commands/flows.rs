@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytemuck::Pod;
-use proxy_common::maps::{Flow, FlowKey, FlowSide, FlowState, TCP};
+use proxy_common::maps::{Flow, FlowSet, FlowState, FlowWay, SCTP, TCP};
 use serde::Serialize;
 
 use super::View;
@@ -29,12 +29,11 @@ pub(super) struct Row {
     state: &'static str,
     /// Seconds since it began.
     age: u64,
-    /// Seconds since the last packet towards the client.
+    /// Seconds since the last packet.
     idle: u64,
 }
 
-/// The connections, sorted by Service and client. Each has several entries in the map; the one in the stack is
-/// there for every connection.
+/// The connections, sorted by Service and client.
 pub(super) fn list(view: &View) -> anyhow::Result<Vec<Row>> {
     let now = kernel::now()?;
     let mut rows = Vec::new();
@@ -46,28 +45,29 @@ pub(super) fn list(view: &View) -> anyhow::Result<Vec<Row>> {
 
 fn add<A: PlanFamily>(maps: &FamilyMaps<A>, view: &View, now: u64, rows: &mut Vec<Row>) -> anyhow::Result<()>
 where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
+    FlowSet<A>: Pod,
 {
     let address = |ip: A, port: [u8; 2]| SocketAddr::new(ip.to_ip(), u16::from_be_bytes(port));
-    maps.flow.for_each(|key, flows| {
-        let [flow] = flows else { return };
-        if FlowSide::from_u8(key.side) != Some(FlowSide::Stack) {
-            return;
-        }
+    let mut add = |way: &FlowWay, flow: &Flow<A>| {
         let Some(owner) = view.names.owner(flow.service) else { return };
-        let masquerade = (!flow.masquerade.is_none()).then(|| address(flow.masquerade, flow.masquerade_port));
+        let masquerade = (flow.masquerade_port != [0; 2]).then(|| address(flow.masquerade, flow.masquerade_port));
         rows.push(Row {
             owner,
-            protocol: protocol(key.proto),
+            protocol: protocol(way.proto()),
             client: address(flow.client, flow.client_port),
             frontend: address(flow.frontend, flow.frontend_port),
             backend: address(flow.backend, flow.backend_port),
             masquerade,
-            state: state(key.proto, flow.state),
+            state: state(way.proto(), way.state),
             age: now.saturating_sub(u64::from(flow.began)),
-            idle: now.saturating_sub(u64::from(flow.seen)),
+            idle: now.saturating_sub(u64::from(way.seen)),
         });
+    };
+    maps.flow.for_each(|_, sets| {
+        for set in sets {
+            let is_flow = |way: &FlowWay| !way.is_free() && !way.is_alias();
+            set.ways.iter().zip(&set.flows).filter(|(way, _)| is_flow(way)).for_each(|(way, flow)| add(way, flow));
+        }
     })?;
     Ok(())
 }
@@ -79,9 +79,11 @@ fn state(proto: u8, state: u8) -> &'static str {
         TCP if has(FlowState::RESET) => "reset",
         TCP if has(FlowState::CLIENT_FIN) && has(FlowState::BACKEND_FIN) => "closed",
         TCP if has(FlowState::CLOSING) => "closing",
-        TCP if has(FlowState::ANSWERED) => "established",
+        TCP if has(FlowState::CONFIRMED) => "established",
         TCP => "opening",
-        _ => "-",
+        SCTP if has(FlowState::RESET) => "reset",
+        _ if has(FlowState::ANSWERED) => "answered",
+        _ => "unanswered",
     }
 }
 
@@ -133,14 +135,16 @@ mod tests {
     #[test]
     fn states() {
         const SYN: u8 = FlowState::SYN;
-        const OPEN: u8 = SYN | FlowState::ANSWERED;
+        const OPEN: u8 = SYN | FlowState::ANSWERED | FlowState::CONFIRMED;
         for (proto, bits, word) in [
             (TCP, SYN, "opening"),
+            (TCP, SYN | FlowState::ANSWERED, "opening"),
             (TCP, OPEN, "established"),
             (TCP, OPEN | FlowState::CLIENT_FIN, "closing"),
             (TCP, OPEN | FlowState::CLIENT_FIN | FlowState::BACKEND_FIN, "closed"),
             (TCP, OPEN | FlowState::RESET, "reset"),
-            (17, 0, "-"),
+            (17, 0, "unanswered"),
+            (17, FlowState::ANSWERED, "answered"),
         ] {
             assert_eq!(state(proto, bits), word);
         }

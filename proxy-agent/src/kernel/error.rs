@@ -162,6 +162,9 @@ pub enum LoadError {
     /// The pinned maps cannot be used.
     #[error(transparent)]
     Maps(#[from] MapSetError),
+    /// What the programs have to know cannot be written.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// The pin path cannot be used.
     #[error(transparent)]
     Pin(#[from] PinError),

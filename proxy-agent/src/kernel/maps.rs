@@ -10,8 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DatagramKey, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    Peer, RangeKey, RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, Backend, DatagramKey, Device, FlowConfig, FlowSet, Fragment, FragmentKey, Frontend,
+    FrontendKey, Peer, RangeKey, RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -36,7 +36,7 @@ pub struct FamilyMaps<A: Address> {
     /// `affinity_v4` or `affinity_v6`.
     pub affinity: Map<AffinityKey<A>, Affinity>,
     /// `flow_v4` or `flow_v6`.
-    pub flow: Map<FlowKey<A>, Flow<A>>,
+    pub flow: Map<u32, FlowSet<A>>,
     /// `peer_v4` or `peer_v6`. The keys are descriptors of sockets of one's own.
     pub peer: Map<u32, Peer<A>>,
     /// `datagram_v4` or `datagram_v6`.
@@ -52,6 +52,10 @@ pub struct MapSet {
     pub v4: FamilyMaps<Ipv4>,
     /// The IPv6 maps.
     pub v6: FamilyMaps<Ipv6>,
+    /// `flow_config`.
+    pub(super) flow_config: Map<u32, FlowConfig>,
+    /// `flow_stats`.
+    pub flow_stats: Map<u32, u64>,
     /// `service`.
     pub service: Map<u32, ServiceName>,
     /// `service_stats`.
@@ -95,6 +99,8 @@ impl MapSet {
                 datagram: open.map(&spec::DATAGRAM_V6)?,
                 fragment: open.map(&spec::FRAGMENT_V6)?,
             },
+            flow_config: open.map(&spec::FLOW_CONFIG)?,
+            flow_stats: open.map(&spec::FLOW_STATS)?,
             service: open.map(&spec::SERVICE)?,
             service_stats: open.map(&spec::SERVICE_STATS)?,
             drop_stats: open.map(&spec::DROP_STATS)?,
@@ -103,10 +109,16 @@ impl MapSet {
     }
 
     /// The names of the maps, and how many entries each has room for.
-    pub fn capacities(&self) -> [(&'static str, u32); 22] {
-        let Self { v4, v6, service, service_stats, drop_stats, device } = self;
+    pub fn capacities(&self) -> [(&'static str, u32); 24] {
+        let Self { v4, v6, flow_config: _, flow_stats: _, service, service_stats, drop_stats, device } = self;
         fn of<K: Pod + std::fmt::Debug, V: Pod>(map: &Map<K, V>) -> (&'static str, u32) {
             (map.name(), map.capacity())
+        }
+        fn flows<A: Address>(map: &Map<u32, FlowSet<A>>) -> (&'static str, u32)
+        where
+            FlowSet<A>: Pod,
+        {
+            (map.name(), map.capacity() * FlowSet::<A>::WAYS)
         }
         [
             of(&v4.frontend),
@@ -115,18 +127,20 @@ impl MapSet {
             of(&v4.range),
             of(&v4.service_net),
             of(&v4.affinity),
-            of(&v4.flow),
+            flows(&v4.flow),
             of(&v4.peer),
             of(&v4.datagram),
+            of(&v4.fragment),
             of(&v6.frontend),
             of(&v6.slot),
             of(&v6.backend),
             of(&v6.range),
             of(&v6.service_net),
             of(&v6.affinity),
-            of(&v6.flow),
+            flows(&v6.flow),
             of(&v6.peer),
             of(&v6.datagram),
+            of(&v6.fragment),
             of(service),
             of(service_stats),
             of(drop_stats),
@@ -142,7 +156,7 @@ impl MapSet {
             max_slots: v4.slot.capacity().min(v6.slot.capacity()),
             max_backends: v4.backend.capacity().min(v6.backend.capacity()),
             max_services: service.capacity().min(service_stats.capacity()),
-            max_flows: v4.flow.capacity().min(v6.flow.capacity()),
+            max_flows: v4.flow.capacity().min(v6.flow.capacity()) * spec::FLOWS_PER_SET,
             max_devices: device.capacity(),
             max_ranges: v4.range.capacity().min(v6.range.capacity()),
             max_affinities: v4.affinity.capacity().min(v6.affinity.capacity()),

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::cgroup::SocketLb;
 use super::error::{LoadError, PinError};
+use super::maps::MapSet;
 use super::pins::PinPath;
 use super::sets::Set;
 use super::spec::Sizes;
@@ -99,6 +100,7 @@ impl Programs {
             loader.map_pin_path(shape.name, set.folder().join(shape.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
+        MapSet::open(set.folder())?.prepare_flows()?;
         for name in PROGRAMS {
             let program = ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
             classifier(program)

@@ -213,7 +213,9 @@ fn look(folder: &Path, shape: &'static Shape, wanted: &Sizes) -> Result<Found, M
             Found::Other
         }
         // A map never shrinks: what is in it may need the room.
-        Ok(()) if info.max_entries >= (shape.size.of)(wanted) => Found::Fits(map, info.max_entries),
+        Ok(()) if shape.size.is_kept || info.max_entries >= (shape.size.of)(wanted) => {
+            Found::Fits(map, info.max_entries)
+        }
         Ok(()) => Found::TooSmall(map, info),
     })
 }

@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
-    ServiceNet, SlotIndex,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
+    Fragment, FragmentKey, Frontend, FrontendKey, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters,
+    ServiceName, ServiceNet, SlotIndex,
 };
 
 use crate::plan::Capacities;
@@ -28,9 +28,10 @@ pub struct Sizes {
     /// Service ports, of both families together
     #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_services, value_parser = at_least(2))]
     pub max_services: u32,
-    /// Entries for flows of each family: a connection takes two, or three when masqueraded. Not grown: the table has
-    /// this size from the start
-    #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_flows, value_parser = at_least(1))]
+    /// Connections of each family at once, to the next power of two; those that are masqueraded count twice [default: by
+    /// the machine's memory, of which the tables take up to 1/256]. A table that is there already keeps its size
+    #[arg(long, value_name = "N", default_value_t = default_flows(), hide_default_value = true,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     pub max_flows: u32,
     /// Network devices
     #[arg(long, value_name = "N", default_value_t = Self::LIMITS.max_devices, value_parser = at_least(1))]
@@ -99,8 +100,34 @@ impl Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self::LIMITS
+        Self { max_flows: default_flows(), ..Self::LIMITS }
     }
+}
+
+/// A set has room for seven flows, and is made for four: so few sets overflow that next to no flow finds no room.
+pub(super) const FLOWS_PER_SET: u32 = 4;
+/// Bytes of memory, of all that the machine has, for one byte of the tables of flows.
+const MEMORY_PER_FLOWS: u64 = 256;
+/// The least and the most connections of each family that the tables have room for by default.
+const DEFAULT_FLOWS: std::ops::RangeInclusive<u32> = 65_536..=1 << 21;
+
+/// How many sets a table has that is to have room for so many flows.
+fn flow_sets(flows: u32) -> u32 {
+    flows.div_ceil(FLOWS_PER_SET).next_power_of_two()
+}
+
+/// How many flows there is room for unless told otherwise.
+fn default_flows() -> u32 {
+    let memory = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+    flows_for(memory)
+}
+
+/// The same on a machine with so many bytes of memory: a power of two.
+fn flows_for(memory: u64) -> u32 {
+    let set = (size_of::<FlowSet<Ipv4>>() + size_of::<FlowSet<Ipv6>>()) as u64;
+    let sets = u32::try_from(memory / MEMORY_PER_FLOWS / set).unwrap_or(u32::MAX).max(1);
+    let flows = (1_u32 << sets.ilog2()).saturating_mul(FLOWS_PER_SET);
+    flows.clamp(*DEFAULT_FLOWS.start(), *DEFAULT_FLOWS.end())
 }
 
 impl From<Sizes> for Capacities {
@@ -144,6 +171,15 @@ pub(super) struct Shape {
 pub(super) struct MapSize {
     /// How to get it from the sizes.
     pub of: fn(&Sizes) -> u32,
+    /// A map that is there already keeps its size, whatever it is.
+    pub is_kept: bool,
+}
+
+impl MapSize {
+    /// A map that is too small makes way for a larger one.
+    const fn at_least(of: fn(&Sizes) -> u32) -> Self {
+        Self { of, is_kept: false }
+    }
 }
 
 /// A map with its types.
@@ -171,23 +207,26 @@ impl<K, V> Spec<K, V> {
     }
 }
 
-const FRONTENDS: MapSize = MapSize { of: |sizes| sizes.max_frontends };
-const SLOTS: MapSize = MapSize { of: |sizes| sizes.max_slots };
-const BACKENDS: MapSize = MapSize { of: |sizes| sizes.max_backends };
-const SERVICES: MapSize = MapSize { of: |sizes| sizes.max_services };
-const FLOWS: MapSize = MapSize { of: |sizes| sizes.max_flows };
-const DEVICES: MapSize = MapSize { of: |sizes| sizes.max_devices };
-const RANGES: MapSize = MapSize { of: |sizes| sizes.max_ranges };
-const AFFINITIES: MapSize = MapSize { of: |sizes| sizes.max_affinities };
-const DATAGRAMS: MapSize = MapSize { of: |sizes| sizes.max_datagrams };
-const NETS: MapSize = MapSize { of: |_| SERVICE_NETS };
-const ONE: MapSize = MapSize { of: |_| 1 };
+const FRONTENDS: MapSize = MapSize::at_least(|sizes| sizes.max_frontends);
+const SLOTS: MapSize = MapSize::at_least(|sizes| sizes.max_slots);
+const BACKENDS: MapSize = MapSize::at_least(|sizes| sizes.max_backends);
+const SERVICES: MapSize = MapSize::at_least(|sizes| sizes.max_services);
+/// Where a flow is follows from the size.
+const FLOWS: MapSize = MapSize { of: |sizes| flow_sets(sizes.max_flows), is_kept: true };
+#[expect(clippy::cast_possible_truncation, reason = "the number of events")]
+const FLOW_EVENTS: MapSize = MapSize::at_least(|_| FlowEvent::ALL.len() as u32);
+const DEVICES: MapSize = MapSize::at_least(|sizes| sizes.max_devices);
+const RANGES: MapSize = MapSize::at_least(|sizes| sizes.max_ranges);
+const AFFINITIES: MapSize = MapSize::at_least(|sizes| sizes.max_affinities);
+const DATAGRAMS: MapSize = MapSize::at_least(|sizes| sizes.max_datagrams);
+const NETS: MapSize = MapSize::at_least(|_| SERVICE_NETS);
+const ONE: MapSize = MapSize::at_least(|_| 1);
 /// As many as there are sockets.
-const SOCKETS: MapSize = MapSize { of: |_| 0 };
+const SOCKETS: MapSize = MapSize::at_least(|_| 0);
 /// Packets in pieces that are on their way at once: each for a minute at most, and the oldest makes way.
-const FRAGMENTS: MapSize = MapSize { of: |_| 8_192 };
+const FRAGMENTS: MapSize = MapSize::at_least(|_| 8_192);
 #[expect(clippy::cast_possible_truncation, reason = "the number of drop reasons")]
-const DROP_REASONS: MapSize = MapSize { of: |_| DropReason::ALL.len() as u32 };
+const DROP_REASONS: MapSize = MapSize::at_least(|_| DropReason::ALL.len() as u32);
 
 pub(super) const FRONTEND_V4: Spec<FrontendKey<Ipv4>, Frontend> = Spec::new("frontend_v4", MapKind::Hash, FRONTENDS);
 pub(super) const FRONTEND_V6: Spec<FrontendKey<Ipv6>, Frontend> = Spec::new("frontend_v6", MapKind::Hash, FRONTENDS);
@@ -205,8 +244,11 @@ pub(super) const AFFINITY_V4: Spec<AffinityKey<Ipv4>, Affinity> =
     Spec::new("affinity_v4", MapKind::LruHash, AFFINITIES).since(4);
 pub(super) const AFFINITY_V6: Spec<AffinityKey<Ipv6>, Affinity> =
     Spec::new("affinity_v6", MapKind::LruHash, AFFINITIES).since(4);
-pub(super) const FLOW_V4: Spec<FlowKey<Ipv4>, Flow<Ipv4>> = Spec::new("flow_v4", MapKind::LruHash, FLOWS).since(4);
-pub(super) const FLOW_V6: Spec<FlowKey<Ipv6>, Flow<Ipv6>> = Spec::new("flow_v6", MapKind::LruHash, FLOWS).since(4);
+// Layout 4 had LRU maps under these two names, which their type tells.
+pub(super) const FLOW_V4: Spec<u32, FlowSet<Ipv4>> = Spec::new("flow_v4", MapKind::Array, FLOWS).since(4);
+pub(super) const FLOW_V6: Spec<u32, FlowSet<Ipv6>> = Spec::new("flow_v6", MapKind::Array, FLOWS).since(4);
+pub(super) const FLOW_CONFIG: Spec<u32, FlowConfig> = Spec::new("flow_config", MapKind::Array, ONE).since(4);
+pub(super) const FLOW_STATS: Spec<u32, u64> = Spec::new("flow_stats", MapKind::PerCpuArray, FLOW_EVENTS).since(4);
 pub(super) const PEER_V4: Spec<u32, Peer<Ipv4>> = Spec::new("peer_v4", MapKind::SocketStorage, SOCKETS).since(4);
 pub(super) const PEER_V6: Spec<u32, Peer<Ipv6>> = Spec::new("peer_v6", MapKind::SocketStorage, SOCKETS).since(4);
 pub(super) const DATAGRAM_V4: Spec<DatagramKey<Ipv4>, Peer<Ipv4>> =
@@ -224,7 +266,7 @@ pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::P
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES).since(4);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 25] = [
+pub(super) const SHAPES: [Shape; 27] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -240,6 +282,8 @@ pub(super) const SHAPES: [Shape; 25] = [
     AFFINITY_V6.shape,
     FLOW_V4.shape,
     FLOW_V6.shape,
+    FLOW_CONFIG.shape,
+    FLOW_STATS.shape,
     PEER_V4.shape,
     PEER_V6.shape,
     DATAGRAM_V4.shape,
@@ -254,7 +298,7 @@ pub(super) const SHAPES: [Shape; 25] = [
 
 #[cfg(test)]
 mod tests {
-    use super::{Capacities, Sizes};
+    use super::*;
 
     #[test]
     fn maps_grow_to_powers_of_two_within_limits_and_never_shrink() {
@@ -272,5 +316,16 @@ mod tests {
         let lower = Sizes { max_frontends: 8, ..limits };
         let needed = Capacities { services: 0, frontends: 20, backends: 0, slots: 0, ranges: 0 };
         assert_eq!(sizes.with_room_for(&needed, &lower), sizes);
+    }
+
+    #[test]
+    fn flows_go_by_memory() {
+        const GIB: u64 = 1 << 30;
+        for (memory, flows) in
+            [(0, 65_536), (2 * GIB, 65_536), (16 * GIB, 131_072), (64 * GIB, 524_288), (4096 * GIB, 2_097_152)]
+        {
+            assert_eq!(flows_for(memory), flows, "{memory}");
+        }
+        assert_eq!((flow_sets(1), flow_sets(4), flow_sets(5), flow_sets(262_144)), (1, 1, 2, 65_536));
     }
 }

@@ -473,3 +473,63 @@ pub(super) fn monotonic_seconds() -> io::Result<u64> {
     }
     u64::try_from(time.tv_sec).map_err(io::Error::other)
 }
+
+/// How many jiffies make a second in this kernel: its coarse clocks go by them, and tell so.
+pub(super) fn jiffies_per_second() -> io::Result<u32> {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `tick` has room for the answer.
+    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let nanoseconds = u32::try_from(tick.tv_nsec).unwrap_or(0);
+    if tick.tv_sec != 0 || nanoseconds == 0 {
+        return Err(io::Error::other("the kernel's tick is not a part of a second"));
+    }
+    Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// The values of an array map (BPF_F_MMAPABLE) in this process's memory.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: std::ptr::NonNull<libc::c_void>,
+    length: usize,
+}
+
+impl Mapping {
+    /// Maps so many bytes of it, to read and write.
+    pub(super) fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping, where the kernel likes it; nothing that is mapped already is touched.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = std::ptr::NonNull::new(start).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { start, length })
+    }
+
+    /// Where a value of type `T` lies that begins at this offset. `None` beyond the end.
+    pub(super) fn at<T>(&self, offset: usize) -> Option<std::ptr::NonNull<T>> {
+        let end = offset.checked_add(size_of::<T>())?;
+        if end > self.length || !offset.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: within the mapping, whose beginning is that of a page.
+        Some(unsafe { self.start.byte_add(offset) }.cast())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's own, and nothing that `at` gave outlives it.
+        unsafe { libc::munmap(self.start.as_ptr(), self.length) };
+    }
+}

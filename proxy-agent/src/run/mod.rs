@@ -336,11 +336,10 @@ impl Owner {
                     tracing::debug!("{affinities} entries of affinities that are over removed");
                 }
                 let maps = ["flow_v4", "flow_v6"];
-                for ((family, map), expired) in FAMILIES.into_iter().zip(maps).zip(by_family) {
-                    self.state.metrics().expired(family, expired.removed);
-                    self.state.metrics().set_entries(map, expired.found.saturating_sub(expired.removed));
-                    if expired.removed > 0 {
-                        tracing::debug!("{map}: {} entries of flows that are over removed", expired.removed);
+                for ((family, map), used) in FAMILIES.into_iter().zip(maps).zip(by_family) {
+                    self.state.metrics().set_flows(family, map, &used);
+                    if used.removed > 0 {
+                        tracing::debug!("{map}: {} flows that are over removed", used.removed);
                     }
                 }
                 for (map, entries) in self.services.slot_entries() {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::kernel::{Expired, MapError, MapSet, Sizes};
+use proxy_common::flows::FlowUse;
+
+use crate::kernel::{MapError, MapSet, Sizes};
 use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses, overlap_message};
 use crate::plan::{Capacities, Op, Plan, Realized, plan};
 use crate::store::Store;
@@ -178,10 +180,10 @@ impl Services {
         Some(sizes.with_room_for(&all.extent(), &self.limits)).filter(|larger| *larger != sizes)
     }
 
-    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns what came of the
-    /// flows, by family, and how many entries for affinity went.
-    pub(super) fn expire(&self, now: u32) -> Result<([Expired; 2], usize), MapError> {
-        let flows = self.maps.expire(now)?;
+    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns what the tables of flows have in
+    /// them, by family, and how many entries for affinity went.
+    pub(super) fn expire(&self, now: u32) -> Result<([FlowUse; 2], usize), MapError> {
+        let flows = self.maps.sweep_flows(now)?;
         let mut affinities = 0;
         // Where the copy is not known it will be soon.
         if let Some(realized) = &self.realized {

@@ -8,8 +8,8 @@ use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Pod;
-use proxy_agent::kernel::{OBJECT, PROGRAMS};
-use proxy_common::maps::{Backend, Device, DeviceRole, Frontend, FrontendKey, ServiceCounters};
+use proxy_agent::kernel::{OBJECT, PROGRAMS, flow_config};
+use proxy_common::maps::{Backend, Device, DeviceRole, FlowConfig, FlowLimits, Frontend, FrontendKey, ServiceCounters};
 
 use super::plain::Plain;
 use super::world::{SERVICES, Side, service};
@@ -67,7 +67,7 @@ pub struct Bed {
 
 impl Bed {
     /// Loads the very bytes that the agent loads, with its default sizes but for the flows.
-    pub fn load(max_flows: u32) -> Result<Self> {
+    pub fn load(flow_sets: u32) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "the agent was built without its kernel programs (AYA_BUILD_SKIP was set): build it again without"
@@ -76,7 +76,7 @@ impl Bed {
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0_u8, false);
         loader.override_global("CSUM_IPV6", &csum_ipv6, false);
-        loader.map_max_entries("flow_v4", max_flows).map_max_entries("flow_v6", max_flows);
+        loader.map_max_entries("flow_v4", flow_sets).map_max_entries("flow_v6", flow_sets);
         let mut ebpf = loader.load(OBJECT).context("loading the agent's kernel programs")?;
         for name in PROGRAMS {
             let program = ebpf.program_mut(name).with_context(|| format!("the agent has no program {name}"))?;
@@ -86,6 +86,9 @@ impl Bed {
         let mut device: HashMap<MapData, u32, Plain<Device>> = take(&mut ebpf, "device")?;
         let pod = Device { role: DeviceRole::Pod as u8, detect: 1, ..Device::default() };
         device.insert(LOOPBACK, Plain(pod), 0).context("writing the device")?;
+        let mut config: Array<MapData, Plain<FlowConfig>> = take(&mut ebpf, "flow_config")?;
+        let flows = flow_config(flow_sets, FlowLimits::DEFAULT).context("preparing the tables of flows")?;
+        config.set(0, Plain(flows), 0).context("preparing the tables of flows")?;
         let service_stats = take(&mut ebpf, "service_stats")?;
         let drop_stats = take(&mut ebpf, "drop_stats")?;
         Ok(Self { ebpf, service_stats, drop_stats })

@@ -3,7 +3,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Pod;
-use proxy_agent::kernel::Sizes;
 use proxy_bench_ebpf::Order;
 use proxy_common::maps::{Backend, FrontendKey};
 
@@ -17,9 +16,12 @@ use super::{Effort, SUITE};
 use crate::report::{Figure, rounded};
 use crate::samples::Samples;
 
-/// Room for the flows of the largest case of established ones, which take two entries each, and as much again: nothing
-/// is evicted.
-const ROOMY: u32 = 524_288;
+/// Sets for the flows of the largest case of established ones, four each as the agent would choose: nothing is evicted.
+const ROOMY: u32 = 32_768;
+/// So many flows fit into these sets, however they are spread.
+const FITTING: u32 = ROOMY * 4;
+/// Sets of the table that new flows come into: as many flows as the map of the floor `lru-insert` has entries.
+const SETS: u32 = 262_144 / 7;
 /// Established flows: name of the case, and the power of two of their number.
 const ESTABLISHED: [(&str, u32); 3] = [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
 /// Strangers come with so many addresses and ports, as a power of two.
@@ -75,15 +77,14 @@ where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    let room = Sizes::default().max_flows;
-    let mut scene = Scene::<A>::set(harness, protocol, effort, baseline, room)?;
-    // Two entries a flow: from here on, each new one evicts.
-    scene.open(room / 2 + room / 8)?;
+    let mut scene = Scene::<A>::set(harness, protocol, effort, baseline, SETS)?;
+    // From here on, nearly each new flow evicts one that is half open.
+    scene.open(SETS * 10)?;
     let opened = scene.measure("new-flow", Leg::Open, Flows::New)?;
 
     // An answer stores nothing, so nothing need be evicted; and in a full table many flows are gone before they are
     // answered. So all flows of this case have room, which makes its chunks smaller.
-    let runs = effort.runs.min(ROOMY / 2 / (effort.chunks + 10));
+    let runs = effort.runs.min(FITTING / (effort.chunks + 10));
     let effort = Effort { runs, ..*effort };
     let mut scene = Scene::<A>::set(harness, protocol, &effort, baseline, ROOMY)?;
     let answered = scene.measure("new-flow", Leg::Answer, Flows::New)?;
@@ -121,9 +122,9 @@ where
         protocol: Protocol,
         effort: &'a Effort,
         baseline: &'a mut Baseline,
-        max_flows: u32,
+        flow_sets: u32,
     ) -> Result<Self> {
-        let mut bed = Bed::load(max_flows)?;
+        let mut bed = Bed::load(flow_sets)?;
         bed.fill::<A>(protocol.number())?;
         harness.set(Target::TcIn, &bed.program("tc_in_eth")?)?;
         harness.set(Target::TcOut, &bed.program("tc_out_eth")?)?;

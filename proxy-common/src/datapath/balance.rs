@@ -1,44 +1,62 @@
 //! A new flow, which remembers the backend that was chosen for it.
 
-use super::flow::Idle;
-use super::masquerade::random_port;
-use super::select::{Choice, Refusal, select};
-use super::{Env, Family, StoreError, StoreMode, Tuple};
-use crate::maps::{DropReason, Flow, FlowKey, FlowSide, FlowState, FrontendKey, UDP};
-
-/// How many source ports are tried for a client port that already leads to the same backend.
-const PORT_PROBES: u32 = 4;
+use super::ingress::has_ended;
+use super::select::{Choice, Refusal};
+use super::{Env, Family, Tuple};
+use crate::flows::{self, InsertError, Inserted, NewFlow, find};
+use crate::maps::{DropReason, Flow, FlowSide, FlowState, FrontendKey, UDP};
 
 /// What came of a packet that belongs to no flow.
-#[repr(align(8))]
 pub(super) enum Opening {
     /// A flow was stored.
     Opened,
-    /// None was, as the Service's rules say.
+    /// None was.
     Refused(Refusal),
-    /// None could be stored.
-    Failed(DropReason),
 }
+const _: () = assert!(size_of::<Opening>() == size_of::<DropReason>());
 
-/// Looks for a frontend, chooses a backend, stores the flow.
+/// Looks for a frontend, chooses a backend, stores the flow. `flow` has what the packet says.
 #[inline(always)]
-pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Opening {
-    let proto = tuple.proto;
-    // Everything below speaks of the flow, and no longer of the tuple: the stack has room for one of them.
-    let mut flow = Flow {
-        client: tuple.src,
-        frontend: tuple.dst,
-        client_port: tuple.src_port,
-        frontend_port: tuple.dst_port,
-        stack_port: tuple.src_port,
-        state: if proto == UDP { 0 } else { FlowState::SYN },
-        ..Flow::default()
-    };
-    let mut choice = Choice::default();
-    let key = FrontendKey::new(flow.frontend, flow.frontend_port, proto);
-    if let Err(refusal) = select(env, &flow.client, flow.client_port, &key, &mut choice) {
+pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Opening {
+    let there = there(env, flow);
+    if there & THERE != 0 && there & ENDED == 0 {
+        return Opening::Opened;
+    }
+    let ended = if there == 0 { None } else { Some(there as u32) };
+    if let Err(refusal) = choose(env, flow) {
         return Opening::Refused(refusal);
     }
+    let random = env.random();
+    match flows::open(&env.flows(), flow, ended, random) {
+        Ok(Inserted::New) => {
+            env.count(flow.service, |counters| counters.flows += 1);
+            Opening::Opened
+        }
+        Ok(Inserted::There) => Opening::Opened,
+        Err(InsertError::Full | InsertError::Contended) => Opening::Refused(Refusal::Drop(DropReason::FlowTable)),
+        Err(InsertError::Ports) => Opening::Refused(Refusal::Drop(DropReason::PortClash)),
+    }
+}
+
+/// What the packet says about the flow that it begins.
+#[inline(always)]
+pub(super) fn describe<A: Family>(tuple: &Tuple<A>, now: u32, flow: &mut NewFlow<A>) {
+    flow.client = tuple.src;
+    flow.frontend = tuple.dst;
+    flow.client_port = tuple.src_port;
+    flow.frontend_port = tuple.dst_port;
+    flow.stack_port = tuple.src_port;
+    flow.now = now;
+    flow.proto = tuple.proto;
+    flow.state = if tuple.proto == UDP { 0 } else { FlowState::SYN };
+}
+
+/// Chooses the flow's backend.
+#[inline(never)]
+fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<(), Refusal> {
+    let mut choice = Choice::default();
+    let key = FrontendKey::new(flow.frontend, flow.frontend_port, flow.proto);
+    env.select(&flow.client, flow.client_port, &key, &mut choice)?;
     flow.backend = choice.addr;
     flow.backend_port = choice.port;
     flow.backend_id = choice.backend;
@@ -47,68 +65,24 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Openi
     if choice.is_masqueraded {
         flow.flags = Flow::<A>::MASQUERADE;
     }
-    let now = env.now();
-    (flow.began, flow.seen) = (now, now);
-    match store(env, &mut flow, proto) {
-        Ok(()) => {
-            env.count(flow.service, |counters| counters.flows += 1);
-            Opening::Opened
-        }
-        Err(reason) => Opening::Failed(reason),
-    }
-}
-
-/// Stores the flow on the client's side and in the stack, under another source port if it must be.
-#[inline(always)]
-fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut Flow<A>, proto: u8) -> Result<(), DropReason> {
-    let mut key = flow.key(FlowSide::Stack, proto);
-    let mut is_stored = false;
-    for probe in 1..=PORT_PROBES {
-        if store_in_stack(env, &key, flow, probe == PORT_PROBES)? {
-            is_stored = true;
-            break;
-        }
-        flow.stack_port = random_port(env.random());
-        key.near_port = flow.stack_port;
-    }
-    if !is_stored {
-        return Err(DropReason::PortClash);
-    }
-    key = flow.key(FlowSide::Client, proto);
-    if env.store_flow(&key, flow, StoreMode::Overwrite).is_err() {
-        key = flow.key(FlowSide::Stack, proto);
-        env.delete_flow(&key);
-        return Err(DropReason::FlowTable);
-    }
     Ok(())
 }
 
-/// Stores the entry that replies are known by. False where another connection has it: one that is alive, or was lately
-/// and this is not the last try.
-#[inline(always)]
-fn store_in_stack<A: Family, E: Env<A>>(
-    env: &mut E,
-    key: &FlowKey<A>,
-    flow: &Flow<A>,
-    is_last: bool,
-) -> Result<bool, DropReason> {
-    match env.store_flow(key, flow, StoreMode::New) {
-        Ok(()) => return Ok(true),
-        Err(StoreError::Full) => return Err(DropReason::FlowTable),
-        Err(StoreError::Exists) => {}
+/// There is a flow.
+const THERE: u64 = 1 << 32;
+/// It has ended.
+const ENDED: u64 = 1 << 33;
+
+/// The flow that is there already for these addresses: these bits, and its sequence. 0 if there is none.
+#[inline(never)]
+fn there<A: Family, E: Env<A>>(env: &E, flow: &NewFlow<A>) -> u64 {
+    let flows = env.flows();
+    let Some(found) = find(&flows, &flow.key(FlowSide::Client), FlowSide::Client) else {
+        return 0;
+    };
+    let has_ended = has_ended(env, &flows, &found, flow.now);
+    if !found.is_whole() {
+        return 0;
     }
-    let is_free = env.flow(key).is_none_or(|old| {
-        let is_same = old.frontend == flow.frontend
-            && old.frontend_port == flow.frontend_port
-            && old.client_port == flow.client_port;
-        let idle = Idle::since(old, flow.seen);
-        is_same || idle.is_free(key.proto, old.state) || (is_last && idle.is_over(key.proto, old.state))
-    });
-    if !is_free {
-        return Ok(false);
-    }
-    match env.store_flow(key, flow, StoreMode::Overwrite) {
-        Ok(()) => Ok(true),
-        Err(_) => Err(DropReason::FlowTable),
-    }
+    THERE | u64::from(found.sequence) | if has_ended { ENDED } else { 0 }
 }

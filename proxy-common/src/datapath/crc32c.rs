@@ -37,8 +37,12 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
 }
 
 /// The state of a CRC after so many zero bytes more, below 2^16.
+///
+/// In BPF a *global* function: the verifier goes through its four thousand instructions once, and not for each packet that
+/// may come to them (kernel/bpf/verifier.c, `do_check_subprogs`).
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
 #[inline(never)]
-pub(super) fn advance(mut state: u32, bytes: u32) -> u32 {
+pub(super) extern "C" fn crc32c_advance(mut state: u32, bytes: u32) -> u32 {
     for (k, power) in POWERS.iter().enumerate() {
         if (bytes >> k) & 1 != 0 {
             state = multiply(state, *power);
@@ -52,7 +56,7 @@ pub(super) fn advance(mut state: u32, bytes: u32) -> u32 {
 pub(super) fn checksum(words: &[[u8; 4]]) -> [u8; 4] {
     let mut state = u32::MAX;
     for word in words {
-        state = advance(state ^ u32::from_le_bytes(*word), 4);
+        state = crc32c_advance(state ^ u32::from_le_bytes(*word), 4);
     }
     (!state).to_le_bytes()
 }
@@ -61,7 +65,7 @@ pub(super) fn checksum(words: &[[u8; 4]]) -> [u8; 4] {
 #[inline(always)]
 pub(super) fn replace_first(old: [u8; 4], from: [u8; 4], to: [u8; 4], length: u32) -> [u8; 4] {
     let change = u32::from_le_bytes(from) ^ u32::from_le_bytes(to);
-    (u32::from_le_bytes(old) ^ advance(change, length)).to_le_bytes()
+    (u32::from_le_bytes(old) ^ crc32c_advance(change, length)).to_le_bytes()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::masquerade::{Masquerade, allocate, masquerade};
 use super::parse::{Awkward, Parsed, look_closer, parse, parse_any, parse_at, parse_error};
 use super::rewrite::{rewrite, rewrite_error};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::maps::{DropReason, FlowSide, FlowState, FragmentHook};
+use crate::flows::find;
+use crate::maps::{DropReason, FlowSide, FragmentHook};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
 /// its flow asks for that.
@@ -97,32 +98,34 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 /// The first packet of a flow that leaves the node under another address.
 #[inline(never)]
 fn begin_masquerade<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Result<(), DropReason> {
-    match parse_any::<A, P>(packet) {
-        Some(parsed) => allocate(env, &parsed.tuple),
-        None => Ok(()),
-    }
+    let mut tuple = Tuple::default();
+    if has_tuple::<A, P>(packet, &mut tuple) { allocate(env, &tuple) } else { Ok(()) }
+}
+
+#[inline(never)]
+fn has_tuple<A: Family, P: Packet>(packet: &P, tuple: &mut Tuple<A>) -> bool {
+    let Some(parsed) = parse_any::<A, P>(packet) else {
+        return false;
+    };
+    *tuple = parsed.tuple;
+    true
 }
 
 /// A reply on its way to the client. False where there is no such flow.
 #[inline(always)]
 fn undo_dnat<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
-    let now = env.now();
-    let news = flow::backend_state(parsed);
-    let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Stack)) else {
+    let flows = env.flows();
+    let Some(found) = find(&flows, &parsed.tuple.as_reply(), FlowSide::Stack) else {
         return false;
     };
-    let is_closing = flow.state & news != news && news & FlowState::CLOSING != 0;
-    flow::touch(flow, now, news);
-    let service = flow.service;
-    to.src = flow.frontend;
-    to.src_port = flow.frontend_port;
-    to.dst_port = flow.client_port;
-    if is_closing {
-        // The client's side learns of it as well: it decides what the next SYN means.
-        if let Some(flow) = env.flow(&to.as_reply(FlowSide::Client)) {
-            flow::touch(flow, now, news);
-        }
+    let service = found.service();
+    to.src = found.frontend();
+    [to.dst_port, to.src_port] = found.outer_ports();
+    if !found.is_whole() {
+        *to = parsed.tuple;
+        return false;
     }
+    found.touch(env.now(), flow::backend_state(parsed));
     env.count(service, |counters| {
         counters.reply_packets += 1;
         counters.reply_bytes += u64::from(length);

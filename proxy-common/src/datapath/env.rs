@@ -1,13 +1,18 @@
 //! Everything outside the packet, as the core sees it.
 
-use crate::addr::Address;
+use super::Family;
+use super::select::{Choice, Refusal, select};
+use crate::flows::{FlowMemory, Shared};
 use crate::maps::{
-    Affinity, AffinityKey, Backend, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Masquerade,
-    RangeKey, ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, Backend, Device, Fragment, FragmentKey, Frontend, FrontendKey, Masquerade, RangeKey,
+    ServiceCounters, ServiceNet,
 };
 
 /// The maps of one address family.
-pub trait Tables<A: Address> {
+pub trait Tables<A: Shared> {
+    /// Where the flows lie.
+    type Flows: FlowMemory<A>;
+
     /// The frontend with this address, port and protocol.
     fn frontend(&self, key: &FrontendKey<A>) -> Option<Frontend>;
 
@@ -29,38 +34,30 @@ pub trait Tables<A: Address> {
     /// Remembers a client's backend. Where there is no room, the client has no affinity.
     fn store_affinity(&mut self, key: &AffinityKey<A>, affinity: &Affinity);
 
-    /// A flow's entry on one side.
-    fn flow(&mut self, key: &FlowKey<A>) -> Option<&mut Flow<A>>;
+    /// The table of flows.
+    fn flows(&self) -> Self::Flows;
 
-    /// Stores a flow's entry on one side.
-    fn store_flow(&mut self, key: &FlowKey<A>, flow: &Flow<A>, mode: StoreMode) -> Result<(), StoreError>;
-
-    /// Removes a flow's entry on one side, if it is there.
-    fn delete_flow(&mut self, key: &FlowKey<A>);
+    /// Chooses a backend for a client's new flow to a frontend. `choice` is valid if this is `Ok`. `port` is the client's, in
+    /// network order; it matters for clients from elsewhere only.
+    ///
+    /// May be made a function of its own, as those of [`FlowMemory`].
+    ///
+    /// # Errors
+    /// [`Refusal`] says what to tell the client.
+    #[inline(always)]
+    fn select(&mut self, client: &A, port: [u8; 2], key: &FrontendKey<A>, choice: &mut Choice<A>) -> Result<(), Refusal>
+    where
+        A: Family,
+        Self: Host + Sized,
+    {
+        select(self, client, port, key, choice)
+    }
 
     /// What became of the first fragment of a packet.
     fn fragment(&self, key: &FragmentKey<A>) -> Option<&Fragment<A>>;
 
     /// Notes it for the others. Where there is no room, one that was noted earlier makes way.
     fn store_fragment(&mut self, key: &FragmentKey<A>, fragment: &Fragment<A>);
-}
-
-/// What to do about an entry that is already there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreMode {
-    /// Leave it and answer [`StoreError::Exists`].
-    New,
-    /// Overwrite it.
-    Overwrite,
-}
-
-/// Why an entry was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// Another entry has this key.
-    Exists,
-    /// There is no room.
-    Full,
 }
 
 /// Who a client is. The numbers are the bits of [`Masquerade`] that are about it.
@@ -110,6 +107,6 @@ pub trait Host {
 }
 
 /// All that the core needs for one address family.
-pub trait Env<A: Address>: Host + Tables<A> {}
+pub trait Env<A: Shared>: Host + Tables<A> {}
 
-impl<A: Address, E: Host + Tables<A>> Env<A> for E {}
+impl<A: Shared, E: Host + Tables<A>> Env<A> for E {}

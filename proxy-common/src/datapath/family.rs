@@ -3,6 +3,7 @@
 use super::checksum::Delta;
 use super::{Packet, Tuple};
 use crate::addr::{Address, Ipv4, Ipv6};
+use crate::flows::Shared;
 use crate::maps::Device;
 
 /// Hop limit of packets that are ours: the stack's default (`net.ipv4.ip_default_ttl`).
@@ -51,14 +52,39 @@ pub enum Part {
 
 impl Place {
     /// Where there is nothing to be found.
-    const NOWHERE: Self = Self { id: [0; 4], next: 0, proto: 0, part: Part::Nothing };
+    pub const NOWHERE: Self = Self { id: [0; 4], next: 0, proto: 0, part: Part::Nothing };
+
+    /// All of it in one number: what a function of its own can answer in BPF. Of `next` it has one byte: no transport header
+    /// that is looked for from the packet's beginning is found farther away.
+    #[inline(always)]
+    pub fn to_bits(self) -> u64 {
+        let [a, b, c, d] = self.id;
+        u64::from_le_bytes([a, b, c, d, self.next as u8, 0, self.proto, self.part as u8])
+    }
+
+    /// From that number.
+    #[inline(always)]
+    pub fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, next, _, proto, part] = bits.to_le_bytes();
+        let part = match part {
+            0 => Part::Whole,
+            1 => Part::First,
+            2 => Part::Later,
+            _ => Part::Nothing,
+        };
+        Self { id: [a, b, c, d], next: u16::from(next), proto, part }
+    }
 }
 
 /// Finds the transport header of a packet, behind extension headers as well: see [`Family::place_at`].
-///
-/// A function of its own, whose answer is one register: an `Option` in the caller's frame would leave bytes undefined.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn locate<A: Family, P: Packet>(packet: &P) -> Place {
+    A::locate(packet)
+}
+
+/// [`Packet::locate_v4`] and [`Packet::locate_v6`].
+#[inline(always)]
+pub fn place<A: Family, P: Packet>(packet: &P) -> Place {
     A::place_at(packet, 0).unwrap_or(Place::NOWHERE)
 }
 
@@ -72,9 +98,10 @@ pub(super) fn locate_quoted<A: Family, P: Packet>(packet: &P, at: u16) -> Place 
 const EXTENSIONS: usize = 6;
 /// Most bytes that the IP header and its extensions may have together: what lies beyond is not read.
 const EXTENDED: usize = 128;
+const _: () = assert!(EXTENDED <= u8::MAX as usize);
 
 /// An address family with its headers.
-pub trait Family: Address {
+pub trait Family: Shared {
     /// ICMP type and code of "port unreachable".
     const PORT_UNREACHABLE: [u8; 2];
 
@@ -86,6 +113,9 @@ pub trait Family: Address {
 
     /// Bytes of the packet, its IP header included, as that header says. Behind them there may be padding of the link.
     fn total_length<P: Packet>(packet: &P) -> Option<u32>;
+
+    /// Finds the transport header of a packet.
+    fn locate<P: Packet>(packet: &P) -> Place;
 
     /// Finds the transport header behind the IP header at `at`, behind extension headers as well. `None` where there
     /// is no IP header, or where what it says is not for us: a chain that is cut or too long, a packet that is on its
@@ -139,6 +169,11 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn total_length<P: Packet>(packet: &P) -> Option<u32> {
         Some(u32::from(u16::from_be_bytes(packet.load(2)?)))
+    }
+
+    #[inline(always)]
+    fn locate<P: Packet>(packet: &P) -> Place {
+        packet.locate_v4()
     }
 
     #[inline(always)]
@@ -231,6 +266,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn total_length<P: Packet>(packet: &P) -> Option<u32> {
         Some(Self::HEADER as u32 + u32::from(u16::from_be_bytes(packet.load(4)?)))
+    }
+
+    #[inline(always)]
+    fn locate<P: Packet>(packet: &P) -> Place {
+        packet.locate_v6()
     }
 
     #[inline(always)]

@@ -1,16 +1,16 @@
 //! Packets that come in from a device: requests of clients, and replies to masqueraded requests.
 
-use super::balance::{Opening, open};
+use super::balance::{Opening, describe, open};
 use super::family::{Place, locate};
-use super::flow::{self, Idle};
+use super::flow;
 use super::fragment::{follow_first, is_noted, note};
-use super::masquerade::is_masquerade_port;
 use super::parse::{Awkward, Kind, Parsed, is_sound, look_closer, parse, parse_at, parse_error};
 use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
 use super::select::Refusal;
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::maps::{DropReason, FlowSide, FlowState, FragmentHook};
+use crate::flows::{FlowMemory, Found, NewFlow, find, is_ending, is_masquerade_port};
+use crate::maps::{DropReason, FlowSide, FragmentHook};
 
 /// Translates a packet that comes in: undoes the masquerade of a reply, or sends a request to a backend.
 #[inline(always)]
@@ -62,9 +62,9 @@ fn opened(step: Step) -> Verdict {
 #[inline(always)]
 fn not_opened<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, opening: Opening) -> Verdict {
     match opening {
-        Opening::Refused(Refusal::NobodyServes) => refuse::<A, E, P>(packet, env, DropReason::NoBackend),
-        Opening::Refused(Refusal::UnknownPort) => refuse::<A, E, P>(packet, env, DropReason::UnknownPort),
-        Opening::Refused(Refusal::Drop(reason)) | Opening::Failed(reason) => Verdict::Drop(reason),
+        Opening::Refused(Refusal::NobodyServes) => refuse::<A, E, P>(packet, env, Verdict::AnswerNobody),
+        Opening::Refused(Refusal::UnknownPort) => refuse::<A, E, P>(packet, env, Verdict::AnswerUnknownPort),
+        Opening::Refused(Refusal::Drop(reason)) => Verdict::Drop(reason),
         Opening::Refused(Refusal::NoFrontend) | Opening::Opened => Verdict::Pass,
     }
 }
@@ -89,7 +89,7 @@ pub fn is_reply<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) -> boo
 #[inline(never)]
 fn is_common_reply<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) -> Option<bool> {
     let parsed = parse::<A, P>(packet)?;
-    Some(env.flow(&parsed.tuple.as_reply(FlowSide::Stack)).is_some())
+    Some(is_flow_reply(env, &parsed.tuple))
 }
 
 #[inline(never)]
@@ -98,11 +98,17 @@ fn is_awkward_reply<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) ->
     let Some(parsed) = parse_at::<A, P>(packet, place) else {
         return false;
     };
-    let is_reply = env.flow(&parsed.tuple.as_reply(FlowSide::Stack)).is_some();
+    let is_reply = is_flow_reply(env, &parsed.tuple);
     if is_reply {
         note(env, place, &parsed.tuple, &parsed.tuple, FragmentHook::Bridge);
     }
     is_reply
+}
+
+/// Whether a packet with these addresses is a reply of a flow that is there.
+#[inline(always)]
+fn is_flow_reply<A: Family, E: Env<A>>(env: &E, tuple: &Tuple<A>) -> bool {
+    find(&env.flows(), &tuple.as_reply(), FlowSide::Stack).is_some_and(|found| found.is_whole())
 }
 
 /// TCP and UDP packets of a flow that is there; the others are [`Step::Slow`].
@@ -112,7 +118,7 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.length(), &mut to) {
+    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
         return Step::Done(rewrite(packet, &parsed, &to));
     }
     Step::Slow
@@ -140,7 +146,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.length(), &mut to) {
+    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass
@@ -151,63 +157,83 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 /// Headers are found and lengths compared outside, where the frame leaves more room for others.
 #[inline(never)]
 fn open_flow<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, place: Place) -> Opening {
-    match parse_at::<A, P>(packet, place) {
-        Some(parsed) => open(env, &parsed.tuple),
-        None => Opening::Refused(Refusal::NoFrontend),
+    let mut flow = NewFlow::default();
+    if !is_described::<A, P>(packet, place, env.now(), &mut flow) {
+        return Opening::Refused(Refusal::NoFrontend);
     }
+    open(env, &mut flow)
+}
+
+#[inline(never)]
+fn is_described<A: Family, P: Packet>(packet: &P, place: Place, now: u32, flow: &mut NewFlow<A>) -> bool {
+    let Some(parsed) = parse_at::<A, P>(packet, place) else {
+        return false;
+    };
+    describe(&parsed.tuple, now, flow);
+    true
 }
 
 /// A reply from a backend to the address that its flow was masqueraded to. False where there is no such flow.
+///
+/// Its state is left to the hook where it leaves for the client.
 #[inline(always)]
 fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &mut Tuple<A>) -> bool {
     if !is_masquerade_port(parsed.tuple.dst_port) {
         return false;
     }
-    let now = env.now();
-    let Some(flow) = env.flow(&parsed.tuple.as_reply(FlowSide::Masquerade)) else {
+    let flows = env.flows();
+    let Some(found) = find(&flows, &parsed.tuple.as_reply(), FlowSide::Masquerade) else {
         return false;
     };
-    flow::touch(flow, now, flow::backend_state(parsed));
-    to.dst = flow.client;
-    to.dst_port = flow.stack_port;
+    to.dst = found.client();
+    [to.dst_port, _] = found.inner_ports();
+    if !found.is_whole() {
+        *to = parsed.tuple;
+        return false;
+    }
     true
 }
 
 /// A packet of a flow that is there. False where there is none or it is over: the packet begins a new one.
 #[inline(always)]
 fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
-    let now = env.now();
-    let news = flow::client_state(parsed);
-    let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Client)) else {
+    let flows = env.flows();
+    let Some(found) = find(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
         return false;
     };
-    let is_over = Idle::since(flow, now).is_over(parsed.tuple.proto, flow.state);
-    flow::touch(flow, now, news);
-    let service = flow.service;
-    let (backend_id, generation) = (flow.backend_id, flow.generation);
-    to.dst = flow.backend;
-    to.dst_port = flow.backend_port;
-    to.src_port = flow.stack_port;
-    // UDP has no end of its own, so each packet asks whether the backend still serves this Service port. TCP
-    // (and SCTP) goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
-    let may_end = match parsed.kind {
-        Kind::Udp => true,
-        Kind::Tcp | Kind::Sctp => parsed.flags.opens(),
-        Kind::Error => false,
-    };
-    if may_end && (is_over || env.backend(backend_id).is_none_or(|backend| backend.generation != generation)) {
+    let now = env.now();
+    let service = found.service();
+    to.dst = found.backend();
+    [to.src_port, to.dst_port] = found.inner_ports();
+    if may_end(parsed) && has_ended::<A, E>(env, &flows, &found, now) || !found.is_whole() {
         *to = parsed.tuple;
         return false;
     }
-    if news & FlowState::CLOSING != 0 {
-        // The stack's side learns of the end as well: it decides whether the port may be used again.
-        if let Some(flow) = env.flow(&to.as_request(FlowSide::Stack)) {
-            flow::touch(flow, now, news);
-        }
-    }
+    found.touch(now, flow::client_state(parsed, found.word.state));
     env.count(service, |counters| {
         counters.packets += 1;
         counters.bytes += u64::from(length);
     });
     true
+}
+
+/// Whether a packet may find that its flow has ended.
+///
+/// UDP has no end of its own, so each packet asks whether the backend still serves this Service port. TCP
+/// (and SCTP) goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
+#[inline(always)]
+fn may_end<A>(parsed: &Parsed<A>) -> bool {
+    match parsed.kind {
+        Kind::Udp => true,
+        Kind::Tcp | Kind::Sctp => parsed.flags.opens(),
+        Kind::Error => false,
+    }
+}
+
+/// Whether a flow is over, or its backend has left the Service port.
+#[inline(always)]
+pub(super) fn has_ended<A: Family, E: Env<A>>(env: &E, flows: &E::Flows, found: &Found<'_, A>, now: u32) -> bool {
+    let (backend, generation) = found.backend_identity();
+    is_ending(found.word, now, flows.config())
+        || env.backend(backend).is_none_or(|backend| backend.generation != generation)
 }

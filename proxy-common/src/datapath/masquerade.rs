@@ -1,36 +1,9 @@
 //! Masquerade: a source address of this node for a flow that leaves it.
 
-use core::ops::Range;
-
-use super::flow::{self, Idle};
 use super::parse::Parsed;
-use super::{Env, Family, StoreError, StoreMode, Tuple};
-use crate::maps::{DropReason, FlowSide, FlowState};
-
-/// The source ports that masqueraded flows get.
-///
-/// Below the ports that sockets get by themselves (`net.ipv4.ip_local_port_range`, 32768 to 60999) and below
-/// the NodePorts (30000 to 32767): a host's own connection never has one unless it binds it on purpose.
-/// 28,976 flows to one backend at once.
-pub const MASQUERADE_PORTS: Range<u16> = 1024..30000;
-
-/// How many ports are tried for one flow.
-const PROBES: u32 = 16;
-
-/// Whether a port, in network order, is one of [`MASQUERADE_PORTS`].
-#[inline(always)]
-pub(super) fn is_masquerade_port(port: [u8; 2]) -> bool {
-    MASQUERADE_PORTS.contains(&u16::from_be_bytes(port))
-}
-
-/// A port of the range, in network order.
-#[inline(always)]
-pub(super) fn random_port(random: u32) -> [u8; 2] {
-    let width = u32::from(MASQUERADE_PORTS.end - MASQUERADE_PORTS.start);
-    // The high bits of the product: a number below `width` without a division.
-    let offset = (u64::from(random) * u64::from(width)) >> 32;
-    (MASQUERADE_PORTS.start + offset as u16).to_be_bytes()
-}
+use super::{Env, Family, Tuple};
+use crate::flows::{self, AliasError, find};
+use crate::maps::{DropReason, Flow, FlowSide};
 
 /// What a flow says about the source address of its requests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,29 +19,23 @@ pub(super) enum Masquerade {
 /// Asks the flow of a request about its source address.
 #[inline(always)]
 pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &mut Tuple<A>) -> Masquerade {
-    let Some(flow) = env.flow(&parsed.tuple.as_request(FlowSide::Stack)) else {
+    let flows = env.flows();
+    let Some(found) = find(&flows, &parsed.tuple.as_request(), FlowSide::Stack) else {
         return Masquerade::NotAsked;
     };
-    if !flow.is_masqueraded() {
+    let (port, flags) = found.masquerade_port();
+    if flags & Flow::<A>::MASQUERADE == 0 {
         return Masquerade::NotAsked;
     }
-    if flow.masquerade.is_none() {
+    if port == [0; 2] {
         return Masquerade::Yet;
     }
-    to.src = flow.masquerade;
-    to.src_port = flow.masquerade_port;
-    let news = flow::client_state(parsed);
-    if news & FlowState::CLOSING != 0 {
-        // The backend's side learns of the end as well: it decides when the port is free again.
-        let now = env.now();
-        if let Some(flow) = env.flow(&to.as_request(FlowSide::Masquerade)) {
-            flow::touch(flow, now, news);
-        }
-    }
-    Masquerade::Known
+    to.src = found.masquerade();
+    to.src_port = port;
+    if found.is_whole() { Masquerade::Known } else { Masquerade::Yet }
 }
 
-/// Finds a free port, stores the flow's entry on the backend's side, and notes both in the stack's entry.
+/// Finds a free port, and adds the masquerade to the flow.
 #[inline(always)]
 pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Result<(), DropReason> {
     let Some(device) = env.device() else {
@@ -78,39 +45,16 @@ pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> R
     if address.is_none() {
         return Err(DropReason::MasqueradeAddress);
     }
-    let now = env.now();
-    let proto = tuple.proto;
-    let mut key = tuple.as_request(FlowSide::Stack);
-    let Some(flow) = env.flow(&key) else {
+    let flows = env.flows();
+    let mut key = tuple.as_request();
+    let Some(found) = find(&flows, &key, FlowSide::Stack) else {
         return Err(DropReason::FlowTable);
     };
-    let mut entry = *flow;
-    entry.masquerade = address;
-    entry.seen = now;
-    for probe in 1..=PROBES {
-        entry.masquerade_port = random_port(env.random());
-        key = entry.key(FlowSide::Masquerade, proto);
-        let mut stored = env.store_flow(&key, &entry, StoreMode::New);
-        if stored == Err(StoreError::Exists) {
-            let is_last = probe == PROBES;
-            let is_free = env.flow(&key).is_none_or(|old| {
-                let idle = Idle::since(old, now);
-                idle.is_free(proto, old.state) || (is_last && idle.is_over(proto, old.state))
-            });
-            if !is_free {
-                continue;
-            }
-            stored = env.store_flow(&key, &entry, StoreMode::Overwrite);
-        }
-        if stored.is_err() {
-            return Err(DropReason::FlowTable);
-        }
-        key = entry.key(FlowSide::Stack, proto);
-        if let Some(flow) = env.flow(&key) {
-            flow.masquerade = entry.masquerade;
-            flow.masquerade_port = entry.masquerade_port;
-        }
-        return Ok(());
+    key.near = address;
+    let now = env.now();
+    match flows::masquerade(&flows, &found, &mut key, now, env.random()) {
+        Ok(()) => Ok(()),
+        Err(AliasError::Taken) => Err(DropReason::MasqueradePorts),
+        Err(AliasError::Failed) => Err(DropReason::FlowTable),
     }
-    Err(DropReason::MasqueradePorts)
 }

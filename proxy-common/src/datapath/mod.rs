@@ -14,7 +14,7 @@
 //! | `masquerade` | a source address and port for a flow that leaves the node |
 //! | `rewrite` | the only place that changes a forwarded packet |
 //! | `refuse` | TCP RST and ICMP port unreachable where nobody serves |
-//! | `flow` | the life of a flow |
+//! | `flow` | what packets say about their flow |
 //! | `checksum`, `crc32c` | sums, and SCTP's checksum |
 //!
 //! Invariant: a packet that is not of a frontend or of a flow is left as it is, byte for byte.
@@ -39,11 +39,9 @@ mod select;
 pub mod socket;
 
 pub use egress::egress;
-pub use env::{Client, Env, Host, Origin, StoreError, StoreMode, Tables};
-pub use family::{Family, IpHeader, Part, Place};
-pub use flow::idle_limit;
+pub use env::{Client, Env, Host, Origin, Tables};
+pub use family::{Family, IpHeader, Part, Place, place};
 pub use ingress::{ingress, is_reply};
-pub use masquerade::MASQUERADE_PORTS;
 pub use packet::{Packet, TransportChange};
 pub use parse::Tuple;
 pub use select::{Choice, Refusal, select};
@@ -51,8 +49,9 @@ pub use select::{Choice, Refusal, select};
 use crate::maps::DropReason;
 
 /// What the hook is to do with the packet.
-// Aligned, as other types that travel by value: the compiler writes variant and reason at once.
-#[repr(align(8))]
+///
+/// This and all that travels by value between functions is one number to the compiler: at most one variant has something
+/// in it. What is in no variant would never be written, and moved about all the same; the verifier sees that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not ours: hand it on as it came.
@@ -61,17 +60,20 @@ pub enum Verdict {
     Opened,
     /// Translated by a flow that was there: hand it on.
     Translated,
-    /// It has been turned into an answer to its sender: send it back where it came from.
-    Reply(DropReason),
+    /// It has been turned into an answer to its sender, as nobody serves: send it back where it came from.
+    AnswerNobody,
+    /// The same, as the Service has no such port.
+    AnswerUnknownPort,
     /// Drop it.
     Drop(DropReason),
 }
+
+const _: () = assert!(size_of::<Verdict>() == size_of::<DropReason>() && size_of::<Step>() == size_of::<DropReason>());
 
 /// What one function of the core leaves to the next.
 ///
 /// A hook runs several functions in turn, each with a stack frame of its own, and each reads the packet anew: the
 /// kernel gives a program and all the functions that are active at once 512 bytes of stack.
-#[repr(align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing.

@@ -3,12 +3,14 @@
 use bytemuck::Pod;
 
 use super::checksum::Delta;
+use super::family::{Place, place};
+use crate::addr::{Ipv4, Ipv6};
 
 /// A packet from its IP header on. Offsets count from there, in bytes.
 ///
 /// Each hook has its own implementation: tc's keeps the socket buffer's checksum state right, XDP's and the
 /// host's compute checksums themselves. Loads and stores copy, and answer `None` where the packet ends.
-pub trait Packet {
+pub trait Packet: Sized {
     /// Bytes from the IP header on.
     fn length(&self) -> u32;
 
@@ -33,6 +35,20 @@ pub trait Packet {
 
     /// Makes room for `len` bytes before the IP header; offsets count from the new beginning.
     fn prepend(&mut self, len: u32) -> Option<()>;
+
+    /// Finds the transport header of an IPv4 packet.
+    ///
+    /// This and the next may be made functions of their own, which the verifier goes through once.
+    #[inline(always)]
+    fn locate_v4(&self) -> Place {
+        place::<Ipv4, _>(self)
+    }
+
+    /// Finds the transport header of an IPv6 packet, behind extension headers as well.
+    #[inline(always)]
+    fn locate_v6(&self) -> Place {
+        place::<Ipv6, _>(self)
+    }
 }
 
 /// What was overwritten of the bytes that a TCP or UDP checksum covers.

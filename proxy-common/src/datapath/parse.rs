@@ -3,12 +3,12 @@
 use super::Packet;
 use super::family::{Family, Part, Place, locate, locate_quoted};
 use crate::addr::Address;
-use crate::maps::{FlowKey, FlowSide, SCTP, TCP, UDP};
+use crate::maps::{FlowKey, SCTP, TCP, UDP};
 
 /// Addresses and ports of a packet, ports in network order.
 // Aligned, as Parsed is: BPF reads and writes its stack in words, and only at their own alignment.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuple<A> {
     /// Source address.
     pub src: A,
@@ -25,22 +25,21 @@ pub struct Tuple<A> {
 impl<A: Address> Tuple<A> {
     /// The flow key of this packet, taken as a request.
     #[inline(always)]
-    pub fn as_request(&self, side: FlowSide) -> FlowKey<A> {
+    pub fn as_request(&self) -> FlowKey<A> {
         FlowKey {
             near: self.src,
             far: self.dst,
             near_port: self.src_port,
             far_port: self.dst_port,
             proto: self.proto,
-            side: side as u8,
-            zero: [0; 2],
+            zero: [0; 3],
         }
     }
 
     /// The flow key of this packet, taken as a reply.
     #[inline(always)]
-    pub fn as_reply(&self, side: FlowSide) -> FlowKey<A> {
-        self.swapped().as_request(side)
+    pub fn as_reply(&self) -> FlowKey<A> {
+        self.swapped().as_request()
     }
 
     /// The ports, as they stand in the header.

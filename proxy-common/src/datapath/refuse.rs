@@ -20,9 +20,9 @@ const UDP_HEADER: usize = 8;
 /// Most 32-bit words that an ICMP error quotes here: an IPv4 header with all its options, and 8 bytes.
 const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
 
-/// Turns a TCP, UDP or SCTP packet into its refusal.
+/// Turns a TCP, UDP or SCTP packet into its refusal: `answer`, if it may be answered.
 #[inline(never)]
-pub(super) fn refuse<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, reason: DropReason) -> Verdict {
+pub(super) fn refuse<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, answer: Verdict) -> Verdict {
     let place = locate::<A, P>(packet);
     let Some(parsed) = parse_at::<A, P>(packet, place) else {
         return Verdict::Pass;
@@ -46,7 +46,7 @@ pub(super) fn refuse<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut 
         Kind::Udp | Kind::Error => unreachable(packet, &parsed),
     };
     match refused {
-        Some(()) => Verdict::Reply(reason),
+        Some(()) => answer,
         None => Verdict::Drop(DropReason::Rewrite),
     }
 }

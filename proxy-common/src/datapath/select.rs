@@ -1,6 +1,7 @@
 //! From frontend to backend: the rules of a Service, for packets and sockets alike.
 
 use super::{Client, Env, Family, Origin};
+use crate::addr::Address;
 use crate::maglev;
 use crate::maps::{
     Affinity, AffinityKey, Backend, DropReason, Frontend, FrontendKey, Masquerade, RangeKey, SERVICE_NETS, ServiceNet,
@@ -10,25 +11,33 @@ use crate::maps::{
 const LOOKUPS: u32 = 2;
 
 /// The backend that was chosen for a client.
+///
+/// What is zero at first begins at a multiple of 8: the compiler writes 8 bytes at once, and BPF's stack takes that only
+/// aligned.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Choice<A> {
+pub struct Choice<A: Address> {
     /// Address of the backend.
     pub addr: A,
     /// Its port, network order.
     pub port: [u8; 2],
     /// Whether it is to see an address of this node instead of the client's.
     pub is_masqueraded: bool,
+    /// Always 0.
+    pub zero: u8,
+    /// Always 0.
+    pub fill: A::Fill,
     /// Id of the backend.
     pub backend: u32,
     /// Its generation.
     pub generation: u32,
     /// Id of the Service port.
     pub service: u32,
+    /// Always 0.
+    pub end: u32,
 }
 
 /// Why no backend was chosen.
-#[repr(align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such frontend, and the address is none of a Service: the packet is not ours.
@@ -41,14 +50,10 @@ pub enum Refusal {
     Drop(DropReason),
 }
 
-/// Chooses a backend for a client's new flow to a frontend. `choice` is valid if this is `Ok`. `port` is the client's, in network
-/// order; it matters for clients from elsewhere only.
+/// [`Tables::select`](super::Tables::select).
 ///
 /// The agent may switch a frontend to another range of slots between two look-ups here. A backend that is
 /// gone or serves another Service port tells so, and the look-ups are made again.
-///
-/// # Errors
-/// [`Refusal`] says what to tell the client.
 #[inline(always)]
 pub fn select<A: Family, E: Env<A>>(
     env: &mut E,
@@ -213,9 +218,9 @@ fn needs_masquerade<A: Family>(rule: u8, who: Client, client: &A, backend: &Back
     rule & who as u8 != 0 && !keeps
 }
 
-/// A key where the compiler may write its first two numbers at once: BPF's stack takes that only aligned.
+/// What the compiler may read and write two numbers of at once: BPF's stack takes that only aligned.
 #[repr(C, align(8))]
-struct Aligned<T>(T);
+pub(super) struct Aligned<T>(pub T);
 
 /// Whether an address is in one of the owner's ranges.
 #[inline(always)]

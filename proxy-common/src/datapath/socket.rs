@@ -16,10 +16,16 @@
 //! bound to, or the unspecified one, which stands for the node. Absent on purpose: masquerade. The kernel's choice of a
 //! source address is one of the node.
 
-use super::flow::Idle;
-use super::select::{Choice, Refusal, select};
-use super::{Env, Family, Origin, StoreError};
-use crate::maps::{DatagramKey, DatagramSide, DropReason, Frontend, FrontendKey, Masquerade, Peer, TCP, UDP};
+use super::select::{Aligned, Choice, Refusal};
+use super::{Env, Family, Origin};
+use crate::flows::{FlowMemory, is_over};
+use crate::maps::{
+    DatagramKey, DatagramSide, DropReason, FlowState, FlowWay, Frontend, FrontendKey, Masquerade, Peer, TCP, UDP,
+};
+
+/// The kernel has no room for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
 
 /// A socket at a hook.
 pub trait Socket<A: Family> {
@@ -33,7 +39,7 @@ pub trait Socket<A: Family> {
     fn peer(&self) -> Option<Peer<A>>;
 
     /// Stores it.
-    fn set_peer(&mut self, peer: &Peer<A>) -> Result<(), StoreError>;
+    fn set_peer(&mut self, peer: &Peer<A>) -> Result<(), NoRoom>;
 
     /// Removes it, if it is there.
     fn clear_peer(&mut self);
@@ -42,7 +48,7 @@ pub trait Socket<A: Family> {
     fn datagram(&mut self, key: &DatagramKey<A>) -> Option<&mut Peer<A>>;
 
     /// Writes one.
-    fn store_datagram(&mut self, key: &DatagramKey<A>, peer: &Peer<A>) -> Result<(), StoreError>;
+    fn store_datagram(&mut self, key: &DatagramKey<A>, peer: &Peer<A>) -> Result<(), NoRoom>;
 }
 
 /// The address and port of the other end, as the process names it or is told of it.
@@ -72,13 +78,14 @@ pub enum Outcome {
 /// Leads a socket that is being connected to a backend.
 #[inline(always)]
 pub fn connect<A: Family, E: Env<A>, S: Socket<A>>(env: &mut E, socket: &mut S, to: &mut Destination<A>) -> Outcome {
-    let mut peer = Peer::default();
-    let outcome = lead(env, socket, to, &mut peer);
+    let mut peer = Aligned(Peer::default());
+    let outcome = lead(env, socket, to, &mut peer.0);
+    let peer = &peer.0;
     match outcome {
         Outcome::Translated => {
             // Without memory for it the connection stands all the same. Its process learns the backend's address if it
             // asks for its peer's, and is not told when the backend goes.
-            let _ = socket.set_peer(&peer);
+            let _ = socket.set_peer(peer);
             (to.addr, to.port) = (peer.backend, peer.backend_port);
         }
         // Of an earlier connection of the same socket.
@@ -94,7 +101,8 @@ pub fn send<A: Family, E: Env<A>, S: Socket<A>>(env: &mut E, socket: &mut S, to:
     let now = env.now();
     let key = DatagramKey::new(socket.cookie(), to.addr, to.port, DatagramSide::Request);
     if let Some(known) = socket.datagram(&key) {
-        let is_over = Idle::of(known.seen, now).is_over(UDP, 0);
+        let way = FlowWay { seen: known.seen, tag: 0, kind: FlowWay::protocol(UDP), state: FlowState::ANSWERED };
+        let is_over = is_over(way, now, env.flows().config());
         let serves = env.backend(known.backend_id).is_some_and(|backend| backend.generation == known.generation);
         if serves && !is_over {
             if known.seen != now {
@@ -104,13 +112,14 @@ pub fn send<A: Family, E: Env<A>, S: Socket<A>>(env: &mut E, socket: &mut S, to:
             return Outcome::Translated;
         }
     }
-    let mut peer = Peer::default();
-    let outcome = lead(env, socket, to, &mut peer);
+    let mut peer = Aligned(Peer::default());
+    let outcome = lead(env, socket, to, &mut peer.0);
+    let peer = &peer.0;
     if outcome != Outcome::Translated {
         return outcome;
     }
     for side in [DatagramSide::Reply, DatagramSide::Request] {
-        if socket.store_datagram(&peer.key(key.cookie, side), &peer).is_err() {
+        if socket.store_datagram(&peer.key(key.cookie, side), peer).is_err() {
             // The process would not know the answer for one of its own.
             return Outcome::Dropped(DropReason::FlowTable);
         }
@@ -160,7 +169,7 @@ fn lead<A: Family, E: Env<A>, S: Socket<A>>(
         return Outcome::Pass;
     }
     let mut choice = Choice::default();
-    match select(env, &socket.source(), [0; 2], &key, &mut choice) {
+    match env.select(&socket.source(), [0; 2], &key, &mut choice) {
         Ok(()) => {}
         Err(Refusal::NoFrontend) => return Outcome::Pass,
         Err(Refusal::NobodyServes) => return Outcome::Refused(DropReason::NoBackend),

@@ -105,3 +105,39 @@ impl DropReason {
         }
     }
 }
+
+/// Index into the per-CPU array `flow_stats`: what happened in the table of flows.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowEvent {
+    /// A new flow took the place of one that was over.
+    Reused = 0,
+    /// A closed connection, not yet forgotten, made way for a new flow.
+    EvictedClosed = 1,
+    /// A flow that was half open made way for a new one.
+    EvictedHalfOpen = 2,
+    /// A new flow or an alias found no room: all the others were established.
+    Full = 3,
+    /// Another CPU held what was needed for too long.
+    Contended = 4,
+    /// A flow's source port was changed inside the node, as another flow has it at the same backend.
+    PortChanged = 5,
+}
+
+impl FlowEvent {
+    /// Every event, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Reused, Self::EvictedClosed, Self::EvictedHalfOpen, Self::Full, Self::Contended, Self::PortChanged];
+
+    /// The event's name in output and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reused => "reused",
+            Self::EvictedClosed => "evicted_closed",
+            Self::EvictedHalfOpen => "evicted_half_open",
+            Self::Full => "full",
+            Self::Contended => "contended",
+            Self::PortChanged => "port_changed",
+        }
+    }
+}

@@ -18,9 +18,9 @@ mod service_net;
 
 pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
-pub use counters::{DropReason, ServiceCounters};
+pub use counters::{DropReason, FlowEvent, ServiceCounters};
 pub use device::{DetectLocal, Device, DeviceRole};
-pub use flow::{Flow, FlowKey, FlowSide, FlowState};
+pub use flow::{Flow, FlowConfig, FlowKey, FlowLife, FlowLimits, FlowSet, FlowSide, FlowState, FlowWay};
 pub use fragment::{Fragment, FragmentHook, FragmentKey};
 pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
 pub use peer::{DatagramKey, DatagramSide, Peer};

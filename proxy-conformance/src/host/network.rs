@@ -135,7 +135,7 @@ impl Network {
             Verdict::Pass => {}
             Verdict::Opened | Verdict::Translated => trip.is_touched = true,
             Verdict::Drop(_) => return End::Dropped,
-            Verdict::Reply(_) => {
+            Verdict::AnswerNobody | Verdict::AnswerUnknownPort => {
                 trip.is_touched = true;
                 trip.is_answered = true;
                 return match role {
@@ -181,7 +181,9 @@ impl Network {
         match self.node(node).run(Hook::Egress, role, &mut packet) {
             Verdict::Pass => {}
             Verdict::Drop(_) => return None,
-            Verdict::Opened | Verdict::Translated | Verdict::Reply(_) => trip.is_touched = true,
+            Verdict::Opened | Verdict::Translated | Verdict::AnswerNobody | Verdict::AnswerUnknownPort => {
+                trip.is_touched = true
+            }
         }
         Some(packet.bytes)
     }

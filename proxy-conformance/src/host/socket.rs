@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use proxy_agent::plan::PlanFamily;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::socket::{Destination, Outcome, Socket, connect};
-use proxy_common::datapath::{Env, Family, StoreError};
+use proxy_common::datapath::socket::{Destination, NoRoom, Outcome, Socket, connect};
+use proxy_common::datapath::{Env, Family};
 use proxy_common::maps::{DatagramKey, Peer};
 use proxy_testkit::packets::HostEnv;
 
@@ -56,7 +56,7 @@ impl<A: Family> Socket<A> for Unbound {
         None
     }
 
-    fn set_peer(&mut self, _: &Peer<A>) -> Result<(), StoreError> {
+    fn set_peer(&mut self, _: &Peer<A>) -> Result<(), NoRoom> {
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl<A: Family> Socket<A> for Unbound {
         None
     }
 
-    fn store_datagram(&mut self, _: &DatagramKey<A>, _: &Peer<A>) -> Result<(), StoreError> {
-        Err(StoreError::Full)
+    fn store_datagram(&mut self, _: &DatagramKey<A>, _: &Peer<A>) -> Result<(), NoRoom> {
+        Err(NoRoom)
     }
 }

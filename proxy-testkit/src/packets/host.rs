@@ -3,30 +3,44 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
-use proxy_common::datapath::{
-    Host, Origin, Packet, StoreError, StoreMode, Tables, TransportChange, Verdict, egress, ingress,
-};
+use proxy_common::datapath::{Host, Origin, Packet, Tables, TransportChange, Verdict, egress, ingress};
+use proxy_common::flows::Shared;
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, Device, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey,
-    RangeKey, ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, FlowConfig, FlowEvent, FlowLimits, FlowSet, Fragment,
+    FragmentKey, Frontend, FrontendKey, RangeKey, ServiceCounters, ServiceNet,
 };
 
+use super::flows::HostFlows;
 use super::{Done, Executor, Hook, NODE, Via, World};
 
 /// Maps of one family in memory.
-#[derive(Clone, Default)]
-struct FamilyMaps<A: Address> {
+struct FamilyMaps<A: Shared> {
     frontends: HashMap<FrontendKey<A>, Frontend>,
     slots: Vec<u32>,
     backends: Vec<Backend<A>>,
     ranges: Vec<RangeKey<A>>,
     service_nets: Vec<ServiceNet<A>>,
     affinities: HashMap<AffinityKey<A>, Affinity>,
-    flows: HashMap<FlowKey<A>, Flow<A>>,
+    flows: HostFlows<A>,
     fragments: HashMap<FragmentKey<A>, Fragment<A>>,
+}
+
+impl<A: Shared> Clone for FamilyMaps<A> {
+    fn clone(&self) -> Self {
+        Self {
+            frontends: self.frontends.clone(),
+            slots: self.slots.clone(),
+            backends: self.backends.clone(),
+            ranges: self.ranges.clone(),
+            service_nets: self.service_nets.clone(),
+            affinities: self.affinities.clone(),
+            flows: self.flows.copy(),
+            fragments: self.fragments.clone(),
+        }
+    }
 }
 
 /// The core's surroundings in memory.
@@ -34,8 +48,6 @@ struct FamilyMaps<A: Address> {
 pub struct HostEnv {
     v4: FamilyMaps<Ipv4>,
     v6: FamilyMaps<Ipv6>,
-    /// Most flow entries of a family; a store beyond fails.
-    pub max_flows: usize,
     /// Seconds since boot.
     pub now: u32,
     random: u32,
@@ -48,15 +60,19 @@ pub struct HostEnv {
 impl HostEnv {
     /// The world's maps, without flows.
     pub fn new(world: &World) -> Self {
+        Self::with_sets(world, 8)
+    }
+
+    /// The same with tables of so many sets.
+    pub fn with_sets(world: &World, sets: u32) -> Self {
         let device = Device {
             masquerade_v4: Ipv4::new(NODE.0.octets()),
             masquerade_v6: Ipv6::new(NODE.1.octets()),
             ..Device::default()
         };
         Self {
-            v4: family(&world.v4),
-            v6: family(&world.v6),
-            max_flows: usize::MAX,
+            v4: family(&world.v4, sets),
+            v6: family(&world.v6, sets),
             now: 1_000,
             random: 0x9e37_79b9,
             device,
@@ -85,19 +101,29 @@ impl HostEnv {
 
     /// Puts other entries into the maps, as the agent does. What the packets have stored stays: flows and affinities.
     pub fn set_world(&mut self, world: &World) {
-        fn replace<A: Address>(maps: &mut FamilyMaps<A>, new: FamilyMaps<A>) {
+        fn replace<A: Shared>(maps: &mut FamilyMaps<A>, new: FamilyMaps<A>) {
             let FamilyMaps { frontends, slots, backends, ranges, service_nets, affinities: _, flows: _, fragments: _ } =
                 new;
             (maps.frontends, maps.slots, maps.backends) = (frontends, slots, backends);
             (maps.ranges, maps.service_nets) = (ranges, service_nets);
         }
-        replace(&mut self.v4, family(&world.v4));
-        replace(&mut self.v6, family(&world.v6));
+        replace(&mut self.v4, family(&world.v4, 1));
+        replace(&mut self.v6, family(&world.v6, 1));
     }
 
     /// What was counted on a Service port.
     pub fn counters(&self, service: u32) -> ServiceCounters {
         self.counters.get(&service).copied().unwrap_or_default()
+    }
+
+    /// How often something happened in the IPv4 table of flows.
+    pub fn flow_events_v4(&self, event: FlowEvent) -> u64 {
+        self.v4.flows.events(event)
+    }
+
+    /// The IPv4 table of flows.
+    pub fn flows_v4(&self) -> &HostFlows<Ipv4> {
+        &self.v4.flows
     }
 
     /// Takes all IPv4 backends away, as the agent does when they leave their Services.
@@ -123,10 +149,11 @@ impl HostEnv {
     }
 }
 
-fn family<A: Address>(tables: &super::world::Tables<A>) -> FamilyMaps<A>
+fn family<A: Shared>(tables: &super::world::Tables<A>, sets: u32) -> FamilyMaps<A>
 where
     FrontendKey<A>: std::hash::Hash + Eq,
     AffinityKey<A>: std::hash::Hash + Eq,
+    FlowSet<A>: Zeroable,
 {
     FamilyMaps {
         frontends: tables.frontends.iter().copied().collect(),
@@ -135,7 +162,7 @@ where
         ranges: tables.ranges.clone(),
         service_nets: tables.service_nets.clone(),
         affinities: tables.affinities.iter().copied().collect(),
-        flows: HashMap::new(),
+        flows: HostFlows::new(FlowConfig::new(0x5eed, 250, sets, FlowLimits::DEFAULT)),
         fragments: HashMap::new(),
     }
 }
@@ -192,6 +219,8 @@ fn contains<A: Address>(range: &RangeKey<A>, exact: &RangeKey<A>) -> bool {
 macro_rules! tables {
     ($address:ty, $field:ident) => {
         impl Tables<$address> for HostEnv {
+            type Flows = HostFlows<$address>;
+
             fn frontend(&self, key: &FrontendKey<$address>) -> Option<Frontend> {
                 self.$field.frontends.get(key).copied()
             }
@@ -220,29 +249,8 @@ macro_rules! tables {
                 self.$field.affinities.insert(*key, *affinity);
             }
 
-            fn flow(&mut self, key: &FlowKey<$address>) -> Option<&mut Flow<$address>> {
-                self.$field.flows.get_mut(key)
-            }
-
-            fn store_flow(
-                &mut self,
-                key: &FlowKey<$address>,
-                flow: &Flow<$address>,
-                mode: StoreMode,
-            ) -> Result<(), StoreError> {
-                let is_there = self.$field.flows.contains_key(key);
-                if is_there && mode == StoreMode::New {
-                    return Err(StoreError::Exists);
-                }
-                if !is_there && self.$field.flows.len() >= self.max_flows {
-                    return Err(StoreError::Full);
-                }
-                self.$field.flows.insert(*key, *flow);
-                Ok(())
-            }
-
-            fn delete_flow(&mut self, key: &FlowKey<$address>) {
-                self.$field.flows.remove(key);
+            fn flows(&self) -> HostFlows<$address> {
+                self.$field.flows.clone()
             }
 
             fn fragment(&self, key: &FragmentKey<$address>) -> Option<&Fragment<$address>> {
@@ -354,7 +362,7 @@ impl Executor for HostExecutor {
         let mut packet = HostPacket::new(packet.to_vec());
         Ok(match self.env.run(hook, &mut packet) {
             Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
-            Verdict::Reply(_) => Done::Reply(packet.bytes),
+            Verdict::AnswerNobody | Verdict::AnswerUnknownPort => Done::Reply(packet.bytes),
             Verdict::Drop(_) => Done::Drop,
         })
     }

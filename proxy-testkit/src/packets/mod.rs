@@ -4,6 +4,7 @@
 //! it, byte for byte. Flows that a step opens are there for the next.
 
 mod build;
+mod flows;
 pub mod fuzz;
 mod host;
 mod table;
@@ -13,12 +14,13 @@ pub use build::{
     Flags, echo, fragments, icmp_error, put, redirect, redirect_v6, sctp, tcp, tcp_with_options, udp,
     udp_without_checksum, with_checksums, with_extensions,
 };
+pub use flows::HostFlows;
 pub use host::{HostEnv, HostExecutor, HostPacket};
 pub use table::scenarios;
 pub use world::{LOCAL_NODE_PORT, NODE, Places, Tables, World};
 
 use anyhow::{Context, Result, ensure};
-use proxy_common::datapath::MASQUERADE_PORTS;
+use proxy_common::flows::MASQUERADE_PORTS;
 use proxy_common::maps::{DetectLocal, DeviceRole};
 
 /// A sentence about the datapath, and the packets that show it.

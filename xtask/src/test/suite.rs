@@ -185,7 +185,7 @@ impl Suite {
 
 fn unit() -> Vec<Job> {
     let libtest = |targets| Job::Libtest(Libtest { targets, args: &["--quiet"], with_agent: false, is_live: false });
-    vec![libtest(&["--lib", "--bins", "--test=properties", "--test=maglev"])]
+    vec![libtest(&["--lib", "--bins", "--test=properties", "--test=flows", "--test=maglev"])]
 }
 
 /// What `--help` tells after the arguments.

@@ -10,9 +10,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use proxy_common::maps::{DropReason, ServiceCounters};
+use proxy_common::maps::{DropReason, FlowEvent, ServiceCounters};
 
-use crate::kernel::{MapError, MapSet};
+use crate::kernel::{Map, MapError, MapSet};
 use crate::model::ServicePort;
 use crate::output::chain;
 
@@ -49,17 +49,12 @@ impl Collector for PinnedMaps {
         for (map, entries) in maps.capacities() {
             ConstGauge::new(entries).encode(capacity.encode_family(&[("map", map)])?)?;
         }
-        match drops(&maps) {
-            Ok(drops) => {
-                let help = "Packets that did not go on, by reason.";
-                let mut dropped =
-                    encoder.encode_descriptor("pointsman_dropped_packets", help, None, MetricType::Counter)?;
-                for (reason, packets) in drops {
-                    ConstCounter::new(packets).encode(dropped.encode_family(&[("reason", reason.name())])?)?;
-                }
-            }
-            Err(error) => tracing::warn!("metrics: {}", chain(&error)),
-        }
+        let reasons = DropReason::ALL.map(DropReason::name);
+        let help = "Packets that did not go on, by reason.";
+        encode_array(&mut encoder, "pointsman_dropped_packets", help, "reason", &reasons, &maps.drop_stats)?;
+        let events = FlowEvent::ALL.map(FlowEvent::name);
+        let help = "What happened in the tables of flows to make room for new flows, or because there was none.";
+        encode_array(&mut encoder, "pointsman_flow_table_events", help, "event", &events, &maps.flow_stats)?;
         match services(&maps) {
             Ok(services) => encode_services(&mut encoder, &services),
             Err(error) => {
@@ -148,12 +143,28 @@ fn services(maps: &MapSet) -> Result<Vec<(ServicePort, ServiceCounters)>, MapErr
     Ok(names.into_iter().filter_map(|(id, port)| Some((port, counted(id)?))).collect())
 }
 
-fn drops(maps: &MapSet) -> Result<Vec<(DropReason, u64)>, MapError> {
-    let mut packets = vec![0; DropReason::ALL.len()];
-    maps.drop_stats.for_each(|reason, cpus| {
-        if let Some(sum) = packets.get_mut(reason as usize) {
+/// A counter for each entry of an array, which is called as `labels` say.
+fn encode_array(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    labels: &[&'static str],
+    map: &Map<u32, u64>,
+) -> Result<(), std::fmt::Error> {
+    let mut sums = vec![0_u64; labels.len()];
+    let read = map.for_each(|index, cpus| {
+        if let Some(sum) = sums.get_mut(index as usize) {
             *sum = cpus.iter().sum();
         }
-    })?;
-    Ok(DropReason::ALL.into_iter().zip(packets).collect())
+    });
+    if let Err(error) = read {
+        tracing::warn!("metrics: {}", chain(&error));
+        return Ok(());
+    }
+    let mut counters = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, sum) in labels.iter().zip(sums) {
+        ConstCounter::new(sum).encode(counters.encode_family(&[(label, *value)])?)?;
+    }
+    Ok(())
 }

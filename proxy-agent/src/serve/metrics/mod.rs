@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family as MetricFamily;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 use prometheus_client::registry::{Metric, Registry};
+use proxy_common::flows::FlowUse;
 
 use crate::model::{Family, NoLocal};
 
@@ -44,6 +45,7 @@ pub struct Metrics {
     healthz: Counters,
     livez: Counters,
     map_entries: Gauges,
+    flow_entries: MetricFamily<[(&'static str, &'static str); 2], Gauge>,
     flows_expired: Counters,
     devices: Gauges,
     events: Counters,
@@ -202,10 +204,16 @@ impl Metrics {
             healthz: register(r, &k("proxy_healthz"), "Cumulative proxy healthz HTTP status", Counters::default()),
             livez: register(r, &k("proxy_livez"), "Cumulative proxy livez HTTP status", Counters::default()),
             map_entries: register(r, &p("map_entries"), "Entries of a map that are in use", Gauges::default()),
+            flow_entries: register(
+                r,
+                &p("flow_entries"),
+                "Entries of the tables of flows, by what they are",
+                MetricFamily::default(),
+            ),
             flows_expired: register(
                 r,
                 &p("flows_expired"),
-                "Entries of flows that were over and have been removed",
+                "Flows that were over and have been removed",
                 Counters::default(),
             ),
             devices: register(r, &p("devices"), "Devices that have the programs", Gauges::default()),
@@ -325,9 +333,20 @@ impl Metrics {
         self.map_entries.get_or_create(&[("map", map)]).set(gauge(count));
     }
 
-    /// Entries of flows that were over have been removed.
-    pub fn expired(&self, family: Family, entries: usize) {
-        self.flows_expired.get_or_create(&by_family(family)).inc_by(entries as u64);
+    /// A table of flows has been looked through.
+    pub fn set_flows(&self, family: Family, map: &'static str, used: &FlowUse) {
+        self.flows_expired.get_or_create(&by_family(family)).inc_by(u64::from(used.removed));
+        let states = [
+            ("established", used.established),
+            ("half-open", used.half_open),
+            ("closed", used.closed),
+            ("alias", used.aliases),
+        ];
+        for (state, count) in states {
+            self.flow_entries.get_or_create(&[("map", map), ("state", state)]).set(i64::from(count));
+        }
+        let entries = states.iter().map(|&(_, count)| count as usize).sum();
+        self.set_entries(map, entries);
     }
 
     /// So many devices of a role have the programs.

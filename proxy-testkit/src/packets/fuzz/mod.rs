@@ -57,7 +57,7 @@ fn check(env: &mut HostEnv, sent: &Sent) {
                 the_reply_undoes_it(env.clone(), sent.via, before, &after);
             }
         }
-        Verdict::Reply(_) => oracle::is_an_answer(before, &after),
+        Verdict::AnswerNobody | Verdict::AnswerUnknownPort => oracle::is_an_answer(before, &after),
         Verdict::Drop(_) => {}
     }
 }

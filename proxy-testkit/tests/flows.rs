@@ -1,0 +1,330 @@
+//! The table of flows on the host: many threads at once, floods, and all the masquerade ports that there are.
+#![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of flows and nonces, of which only the low bits are used"
+)]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::datapath::Verdict;
+use proxy_common::flows::{Inserted, MASQUERADE_PORTS, NewFlow, Shared, find, open, sweep};
+use proxy_common::maps::{FlowConfig, FlowEvent, FlowKey, FlowLimits, FlowSet, FlowSide, FlowState, TCP, UDP};
+use proxy_testkit::packets::{Hook, HostEnv, HostFlows, HostPacket, Via, World, tcp, udp};
+
+const VIP: &str = "10.96.0.1:80";
+const BACKEND: &str = "10.244.2.7:8080";
+/// A NodePort whose backend is on another node.
+const NODE_PORT: &str = "172.18.0.2:30001";
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+fn client(number: u32) -> SocketAddr {
+    let [_, a, b, c] = (number >> 15).to_be_bytes();
+    SocketAddr::new([11, a, b, c].into(), 0x8000 | (number & 0x7fff) as u16)
+}
+
+/// Opens a connection and goes through its handshake. Whether that was possible.
+fn connect(env: &mut HostEnv, from: SocketAddr) -> bool {
+    env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, at(VIP), "S", b""))) == Verdict::Opened
+        && env.run(Hook::Egress, &mut HostPacket::new(tcp(at(BACKEND), from, "SA", b""))) == Verdict::Translated
+        && env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, at(VIP), "A", b""))) == Verdict::Translated
+}
+
+/// Whether packets of a connection still go both ways.
+fn is_alive(env: &mut HostEnv, from: SocketAddr) -> bool {
+    let mut request = HostPacket::new(tcp(from, at(VIP), "PA", b"data"));
+    let mut reply = HostPacket::new(tcp(at(BACKEND), from, "PA", b"answer"));
+    env.run(Hook::Ingress, &mut request) == Verdict::Translated
+        && request.bytes == tcp(from, at(BACKEND), "PA", b"data")
+        && env.run(Hook::Egress, &mut reply) == Verdict::Translated
+        && reply.bytes == tcp(at(VIP), from, "PA", b"answer")
+}
+
+/// A flood ten times the table's size, of SYNs that the backend answers and of such that it does not, and of datagrams.
+#[test]
+fn a_flood_ends_no_connection_and_new_ones_succeed() {
+    const SETS: u32 = 256;
+    let mut env = HostEnv::with_sets(&World::new(), SETS);
+    let held: Vec<SocketAddr> = (0..1_000).map(client).filter(|from| connect(&mut env, *from)).collect();
+    assert_eq!(held.len(), 1_000);
+    let (mut tried, mut connected) = (0, 0);
+    for number in 0..SETS * 7 * 10 {
+        let from = client(1_000_000 + number);
+        match number % 3 {
+            0 => drop(env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, at(VIP), "S", b"")))),
+            1 => {
+                env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, at(VIP), "S", b"")));
+                env.run(Hook::Egress, &mut HostPacket::new(tcp(at(BACKEND), from, "SA", b"")));
+            }
+            _ => drop(env.run(Hook::Ingress, &mut HostPacket::new(udp(from, at(VIP), b"x")))),
+        }
+        if number % 100 == 0 {
+            env.now += 1;
+            tried += 1;
+            let from = client(2_000_000 + number);
+            if connect(&mut env, from) {
+                connected += 1;
+                // And it ends as it should.
+                env.run(Hook::Ingress, &mut HostPacket::new(tcp(from, at(VIP), "R", b"")));
+            }
+        }
+    }
+    let dead = held.iter().filter(|from| !is_alive(&mut env, **from)).count();
+    assert_eq!(dead, 0, "of {} connections", held.len());
+    assert!(connected * 100 >= tried * 99, "{connected} of {tried} new connections");
+    assert!(env.flow_events_v4(FlowEvent::EvictedHalfOpen) > 10_000);
+}
+
+/// A table full of established connections takes no more, and loses none; when they are over, it does.
+#[test]
+fn a_full_table_drops_new_flows_only() {
+    let mut env = HostEnv::with_sets(&World::new(), 8);
+    let held: Vec<SocketAddr> = (0..500).map(client).filter(|from| connect(&mut env, *from)).collect();
+    assert!((40..=56).contains(&held.len()), "{} of 56 places are used", held.len());
+    assert!(env.flow_events_v4(FlowEvent::Full) > 0);
+    assert!(held.iter().all(|from| is_alive(&mut env, *from)));
+    env.now += FlowLimits::DEFAULT.tcp_established + 1;
+    assert!(connect(&mut env, client(10_000)), "an idle one makes way");
+    let used = sweep::<Ipv4>(env.flows_v4(), env.now);
+    assert_eq!((used.established, used.removed as usize), (1, held.len() - 1));
+}
+
+/// Every flow has a masquerade port of its own; when there are no more, new flows are dropped, and no other.
+#[test]
+fn there_are_28_000_masquerade_ports_to_one_backend() {
+    const FLOWS: u32 = 28_000;
+    let mut env = HostEnv::with_sets(&World::new(), 32_768);
+    env.set_device(Via::Uplink);
+    let mut ports = vec![false; 65_536];
+    let leave = |env: &mut HostEnv, number: u32| -> Option<u16> {
+        let from = client(number);
+        let mut packet = HostPacket::new(udp(from, at(NODE_PORT), b"x"));
+        env.run(Hook::Ingress, &mut packet);
+        let verdict = env.run(Hook::Egress, &mut packet);
+        if verdict != Verdict::Translated {
+            return None;
+        }
+        let port = u16::from_be_bytes([packet.bytes[20], packet.bytes[21]]);
+        assert!(MASQUERADE_PORTS.contains(&port));
+        // The backend answers: from now on nothing evicts the flow.
+        let mut answer = HostPacket::new(udp(at(BACKEND), SocketAddr::new(at(NODE_PORT).ip(), port), b"y"));
+        assert_eq!(env.run(Hook::Ingress, &mut answer), Verdict::Translated);
+        assert_eq!(answer.bytes, udp(at(BACKEND), from, b"y"));
+        assert_eq!(env.run(Hook::Egress, &mut answer), Verdict::Translated);
+        assert_eq!(answer.bytes, udp(at(NODE_PORT), from, b"y"));
+        Some(port)
+    };
+    for number in 0..FLOWS {
+        let full = |env: &HostEnv| env.flow_events_v4(FlowEvent::Full);
+        let Some(port) = leave(&mut env, number) else {
+            panic!("flow {number} found no port; for {} flows there was no room", full(&env))
+        };
+        assert!(!std::mem::replace(&mut ports[usize::from(port)], true), "port {port} was given twice");
+    }
+    let more = (FLOWS..FLOWS + 2_000).filter(|number| leave(&mut env, *number).is_some()).count();
+    assert!(more <= MASQUERADE_PORTS.len() - FLOWS as usize, "{more} more flows");
+    for number in 0..FLOWS {
+        let mut again = HostPacket::new(udp(client(number), at(NODE_PORT), b"x"));
+        assert_eq!(env.run(Hook::Ingress, &mut again), Verdict::Translated);
+        assert_eq!(env.run(Hook::Egress, &mut again), Verdict::Translated);
+        let port = u16::from_be_bytes([again.bytes[20], again.bytes[21]]);
+        assert!(ports[usize::from(port)]);
+    }
+}
+
+/// Flows whose every field follows from a number and a nonce, so that a mix of two is seen.
+trait Made: Shared {
+    fn made(net: u8, word: u32) -> Self;
+}
+impl Made for Ipv4 {
+    fn made(net: u8, word: u32) -> Self {
+        let [_, b, c, d] = word.to_be_bytes();
+        Self::new([net, b, c, d])
+    }
+}
+impl Made for Ipv6 {
+    fn made(net: u8, word: u32) -> Self {
+        let [a, b, c, d] = word.to_be_bytes();
+        Self::new([0xfd, net, a, b, c, d, net, 0, a, b, c, d, 0, a, b, d])
+    }
+}
+
+fn made<A: Made>(number: u32, nonce: u32, proto: u8) -> NewFlow<A> {
+    NewFlow {
+        client: A::made(1, number),
+        frontend: A::made(2, number),
+        backend: A::made(3, nonce),
+        client_port: (number as u16).to_be_bytes(),
+        frontend_port: [0, 80],
+        stack_port: (number as u16).to_be_bytes(),
+        backend_port: (nonce as u16).to_be_bytes(),
+        service: nonce,
+        backend_id: !nonce,
+        generation: nonce.rotate_left(16),
+        now: 100,
+        proto,
+        state: if proto == TCP { FlowState::SYN } else { 0 },
+        ..NewFlow::default()
+    }
+}
+
+/// Threads insert, evict, look up and use the same few flows in a table that is far too small. Nobody ever reads a flow
+/// that was not stored as it is.
+fn race<A: Made>()
+where
+    FlowSet<A>: bytemuck::Zeroable,
+{
+    const NUMBERS: u32 = 64;
+    const THREADS: u32 = 4;
+    const ROUNDS: u32 = 300_000;
+    let flows = HostFlows::<A>::new(FlowConfig::new(7, 250, 2, FlowLimits::DEFAULT));
+    let (read, stored) = (AtomicU64::new(0), AtomicU64::new(0));
+    let is_done = AtomicBool::new(false);
+    let check = |number: u32, proto: u8| {
+        let new = made::<A>(number, 0, proto);
+        let key = FlowKey {
+            near: new.client,
+            far: new.frontend,
+            near_port: new.client_port,
+            far_port: new.frontend_port,
+            proto,
+            zero: [0; 3],
+        };
+        let Some(found) = find(&flows, &key, FlowSide::Client) else { return };
+        let [stack_port, backend_port] = found.inner_ports();
+        let (backend, service, (id, generation)) = (found.backend(), found.service(), found.backend_identity());
+        if !found.is_whole() {
+            return;
+        }
+        let expected = made::<A>(number, service, proto);
+        assert_eq!(
+            (backend, id, generation, backend_port),
+            (expected.backend, expected.backend_id, expected.generation, expected.backend_port)
+        );
+        assert!(stack_port == expected.stack_port, "{stack_port:?}");
+        read.fetch_add(1, Ordering::Relaxed);
+        found.touch(100, if number.is_multiple_of(5) { FlowState::RESET } else { 0 });
+        // The reply finds the same.
+        let key = FlowKey { far: backend, far_port: backend_port, near_port: stack_port, ..key };
+        if let Some(reply) = find(&flows, &key, FlowSide::Stack) {
+            let ports = reply.outer_ports();
+            let frontend = reply.frontend();
+            if reply.is_whole() {
+                assert_eq!((frontend, ports), (new.frontend, [new.client_port, new.frontend_port]));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (flows, stored, check) = (&flows, &stored, &check);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(u64::from(thread));
+                for round in 0..ROUNDS {
+                    let (number, proto) = (random.u32(..NUMBERS), if random.bool() { TCP } else { UDP });
+                    if random.u8(..4) == 0 {
+                        let mut new = made::<A>(number, (round << 3) | thread, proto);
+                        if open(flows, &mut new, None, 0x404) == Ok(Inserted::New) {
+                            stored.fetch_add(1, Ordering::Relaxed);
+                        }
+                    } else {
+                        check(number, proto);
+                    }
+                }
+            });
+        }
+        let (flows, is_done) = (&flows, &is_done);
+        let sweeper = scope.spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                sweep::<A>(flows, 105);
+                thread::yield_now();
+            }
+        });
+        // The scope waits for the others; the sweeper is told when they can only be nearly done.
+        thread::sleep(std::time::Duration::from_millis(500));
+        is_done.store(true, Ordering::Relaxed);
+        drop(sweeper.join());
+    });
+    let (read, stored) = (read.into_inner(), stored.into_inner());
+    println!("{read} flows read, {stored} stored, contended {}", flows.events(FlowEvent::Contended));
+    assert!(read > 1_000 && stored > 1_000, "{read} flows read, {stored} stored");
+    // And each is there once.
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..NUMBERS {
+        for proto in [TCP, UDP] {
+            let new = made::<A>(number, 0, proto);
+            let key = FlowKey {
+                near: new.client,
+                far: new.frontend,
+                near_port: new.client_port,
+                far_port: new.frontend_port,
+                proto,
+                zero: [0; 3],
+            };
+            if let Some(found) = find(&flows, &key, FlowSide::Client) {
+                assert!(seen.insert(found.place));
+            }
+        }
+    }
+    let used = sweep::<A>(&flows, 100);
+    assert_eq!(seen.len() as u32, used.established + used.half_open + used.closed);
+}
+
+#[test]
+fn nobody_sees_a_mix_of_two_ipv4_flows() {
+    race::<Ipv4>();
+}
+
+#[test]
+fn nobody_sees_a_mix_of_two_ipv6_flows() {
+    race::<Ipv6>();
+}
+
+/// Threads store the same flow at once, each for another backend: one is stored, and all go there.
+#[test]
+fn a_connection_is_stored_once() {
+    for nonce in 0..2_000 {
+        let flows = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 2, FlowLimits::DEFAULT));
+        let start = std::sync::Barrier::new(3);
+        let stored: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..3)
+                .map(|thread| {
+                    let (flows, start) = (&flows, &start);
+                    scope.spawn(move || {
+                        let mut new = made::<Ipv4>(1, nonce * 4 + thread, UDP);
+                        start.wait();
+                        open(flows, &mut new, None, 0x404)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).filter(|r| *r == Ok(Inserted::New)).count()
+        });
+        assert_eq!(stored, 1);
+        assert_eq!(sweep::<Ipv4>(&flows, 100).half_open, 1);
+    }
+}
+
+/// A client whose backend is dead is not sent there again by whoever replaced the flow meanwhile.
+#[test]
+fn an_ended_flow_is_replaced_once() {
+    let flows = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 2, FlowLimits::DEFAULT));
+    let mut first = made::<Ipv4>(1, 1, UDP);
+    assert_eq!(open(&flows, &mut first, None, 0x404), Ok(Inserted::New));
+    let key = FlowKey {
+        near: first.client,
+        far: first.frontend,
+        near_port: first.client_port,
+        far_port: first.frontend_port,
+        proto: UDP,
+        zero: [0; 3],
+    };
+    let ended = find(&flows, &key, FlowSide::Client).unwrap().sequence;
+    assert_eq!(open(&flows, &mut made(1, 2, UDP), Some(ended), 0x404), Ok(Inserted::New));
+    assert_eq!(open(&flows, &mut made(1, 3, UDP), Some(ended), 0x404), Ok(Inserted::There));
+    assert_eq!(find(&flows, &key, FlowSide::Client).unwrap().service(), 2);
+}
