@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use proxy_common::maps::FlowLimits;
 
 pub use flags::KubeProxyFlags;
 
@@ -99,6 +100,8 @@ pub struct Settings {
     pub sync_period: Duration,
     /// Changes are brought into the kernel at most once in this time.
     pub min_sync_period: Duration,
+    /// After which times without a packet flows are over.
+    pub flow_limits: FlowLimits,
     /// How much is logged, as Kubernetes counts: from 4 on what is decided, from 6 on everything.
     pub verbosity: u32,
     /// Log lines are JSON.
@@ -128,6 +131,7 @@ impl Default for Settings {
             external_ips: true,
             sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
+            flow_limits: FlowLimits::DEFAULT,
             verbosity: 0,
             logs_json: false,
             init_only: false,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use proxy_common::maps::FlowConfig;
 use serde_json::Value;
 
 use super::{DetectLocal, Draft, HEALTHZ_PORT, LocalMode, METRICS_PORT, NodePortAddresses, value};
@@ -230,10 +231,18 @@ pub(super) static TABLE: &[Row] = &[
     ignored("conntrack.min", "conntrack-min", Form::Number(0, FOREVER), "131072"),
     // Flows are never judged by TCP windows here.
     ignored("conntrack.tcpBeLiberal", "conntrack-tcp-be-liberal", Form::Switch, "true"),
-    ignored("conntrack.tcpCloseWaitTimeout", "conntrack-tcp-timeout-close-wait", Form::Duration, "1h0m0s"),
-    ignored("conntrack.tcpEstablishedTimeout", "conntrack-tcp-timeout-established", Form::Duration, "24h0m0s"),
-    ignored("conntrack.udpStreamTimeout", "conntrack-udp-timeout-stream", Form::Duration, ""),
-    ignored("conntrack.udpTimeout", "conntrack-udp-timeout", Form::Duration, ""),
+    used("conntrack.tcpCloseWaitTimeout", "conntrack-tcp-timeout-close-wait", Form::Duration, |draft, value, _| {
+        limit(&mut draft.settings.flow_limits.tcp_half_closed, value)
+    }),
+    used("conntrack.tcpEstablishedTimeout", "conntrack-tcp-timeout-established", Form::Duration, |draft, value, _| {
+        limit(&mut draft.settings.flow_limits.tcp_established, value)
+    }),
+    used("conntrack.udpStreamTimeout", "conntrack-udp-timeout-stream", Form::Duration, |draft, value, _| {
+        limit(&mut draft.settings.flow_limits.udp_answered, value)
+    }),
+    used("conntrack.udpTimeout", "conntrack-udp-timeout", Form::Duration, |draft, value, _| {
+        limit(&mut draft.settings.flow_limits.udp_unanswered, value)
+    }),
     used("", "healthz-port", Form::Number(0, 65535), |draft, value, _| {
         draft.healthz_port = u16::try_from(value::number(value, 0, 65535)?).ok();
         Ok(())
@@ -294,6 +303,15 @@ fn min_sync_period(draft: &mut Draft, value: &Value, _: Place<'_>) -> Result<(),
     let period = value::duration(value)?;
     if !period.is_zero() && period != Duration::from_secs(1) {
         draft.settings.min_sync_period = period;
+    }
+    Ok(())
+}
+
+/// A time-out of flows, in whole seconds, rounded up. Zero leaves it as it is, as with kube-proxy.
+fn limit(seconds: &mut u32, value: &Value) -> Result<(), String> {
+    let given = value::duration(value)?.as_millis().div_ceil(1000);
+    if given != 0 {
+        *seconds = u32::try_from(given).unwrap_or(u32::MAX).min(FlowConfig::SECONDS);
     }
     Ok(())
 }

@@ -104,7 +104,17 @@ fn kubeadms_file_is_read_without_a_warning() {
 fn fields_and_flags_mean_the_same() {
     /// A file, the same as flags, and what is different then.
     type Case = (&'static str, &'static [(&'static str, &'static str)], fn(&mut Settings));
-    let cases: [Case; 18] = [
+    let cases: [Case; 20] = [
+        (
+            "conntrack: {tcpEstablishedTimeout: 2h, tcpCloseWaitTimeout: 1500ms}",
+            &[("conntrack-tcp-timeout-established", "2h"), ("conntrack-tcp-timeout-close-wait", "1500ms")],
+            |s| (s.flow_limits.tcp_established, s.flow_limits.tcp_half_closed) = (7_200, 2),
+        ),
+        (
+            "conntrack: {udpTimeout: 5s, udpStreamTimeout: 0s}",
+            &[("conntrack-udp-timeout", "5s"), ("conntrack-udp-timeout-stream", "0s")],
+            |s| s.flow_limits.udp_unanswered = 5,
+        ),
         ("hostnameOverride: ' Worker-1 '", &[("hostname-override", " Worker-1 ")], |s| {
             s.hostname_override = Some("worker-1".into());
         }),
@@ -287,14 +297,14 @@ fn a_file_of_another_kind_is_refused() {
 fn what_means_nothing_here_is_named_in_one_warning() {
     let settings = file(
         "mode: ipvs\nfeatureGates: {A: true, AllowServiceExternalIPs: true}\nconfigSyncPeriod: 15m\nlogging: {vmodule: [{filePattern: x}]}\n\
-         conntrack: {maxPerCore: 32768, min: 1, udpTimeout: 5s}\nipvs: {scheduler: lc, strictARP: true}\n\
+         conntrack: {maxPerCore: 32768, min: 1}\nipvs: {scheduler: lc, strictARP: true}\n\
          clientConnection: {qps: 5, burst: 20, contentType: application/vnd.kubernetes.protobuf}",
     )
     .unwrap();
     assert_eq!(
         settings.warning().unwrap(),
         "these settings of kube-proxy have no meaning here and are ignored: mode, clientConnection.burst, \
-         featureGates, logging.vmodule, ipvs.scheduler, ipvs.strictARP, conntrack.min, conntrack.udpTimeout"
+         featureGates, logging.vmodule, ipvs.scheduler, ipvs.strictARP, conntrack.min"
     );
     let settings = flags(&[("proxy-mode", "nftables"), ("v", "2"), ("config-sync-period", "15m0s")]).unwrap();
     assert_eq!(

@@ -134,6 +134,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         has_former: true,
     };
     let (mut programs, maps) = growth.begin()?;
+    maps.set_flow_limits(settings.flow_limits)?;
     let mode = args.attach.unwrap_or_else(AttachMode::detect);
     let network = follow().await?;
     sysctl::check(&network.borrow());

@@ -83,7 +83,7 @@ pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: Flo
 /// What tells the entries of a key from others of its set: see [`labelled`].
 #[inline(always)]
 pub(super) fn label(home: Home, proto: u8, side: FlowSide) -> u32 {
-    let kind = FlowWay::protocol(proto) | FlowWay::MASQUERADE * (side as u8 >> 1);
+    let kind = FlowWay::protocol(proto) | (FlowWay::MASQUERADE * (side as u8 >> 1));
     u32::from(home.tag) | (u32::from(kind) << 16)
 }
 

@@ -14,7 +14,7 @@ fn life(way: FlowWay, config: &FlowConfig) -> u32 {
 #[inline(always)]
 fn idle(way: FlowWay, now: u32) -> u64 {
     let idle = i64::from(now) - i64::from(way.seen);
-    (idle & !(idle >> 63)) as u64
+    (idle & !(idle >> 63)).cast_unsigned()
 }
 
 /// 1 if a flow with this entry of the table is over after so many seconds, else 0.
@@ -115,7 +115,7 @@ const _: () = assert!((FlowLife::Closed as u8) < 3 && FlowLife::Free as u8 == 4)
 #[inline(always)]
 pub(super) fn greater(a: u64, b: u64) -> u64 {
     // All ones if `a` is the smaller one. Hidden from LLVM, which would make a comparison of it, and then a branch.
-    let mask = hide((hide(a.wrapping_sub(b)) as i64 >> 63) as u64);
+    let mask = hide((hide(a.wrapping_sub(b)).cast_signed() >> 63).cast_unsigned());
     a ^ ((a ^ b) & mask)
 }
 

@@ -364,6 +364,7 @@ pub(super) fn order_loads() {
 /// The same place, as if nothing had been read from it: what the compiler has read before it would keep on the stack, of
 /// which BPF has little.
 #[cfg(target_arch = "bpf")]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written there")]
 #[inline(always)]
 pub(super) fn anew<T>(place: &T) -> &T {
     let mut address = core::ptr::from_ref(place);

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`memory`] | where sets lie, and how words of them are read and written |
 //! | `find` | look-up, and what may be read of what was found |
-//! | `insert` | a new flow, an alias, and who makes room for it |
+//! | `insert` | a new flow |
+//! | `alias` | second entries: for a changed source port, and for a masquerade |
+//! | `room` | who makes room for an entry, and the lock of a set |
 //! | `ports` | source ports for flows that cannot keep the client's |
 //! | `life` | when a flow is over, and whom it may have to make way for |
 //! | [`sweep`](sweep()) | housekeeping, by the agent |
@@ -50,28 +52,33 @@
 //! connection whose client has not yet answered its backend, a UDP flow that nobody has answered. If there is none, the
 //! new flow is not stored. **An established flow that is not over is never evicted**, whatever comes in.
 
+mod alias;
 mod find;
 mod insert;
 mod life;
 pub mod memory;
 mod ports;
+mod room;
 mod sweep;
 
+pub use alias::{Alias, AliasError, alias, masquerade, untagged_port};
 pub use find::{Found, find, home_of, remove, search};
-pub use insert::{
-    Alias, AliasError, InsertError, Inserted, Insertion, NewFlow, alias, insert, masquerade, open, room, untagged_port,
-};
+pub use insert::{InsertError, Inserted, Insertion, NewFlow, insert, open};
 pub(crate) use life::is_ending;
 pub use life::is_over;
 pub use memory::{FlowMemory, SetRef, Shared};
 pub(crate) use ports::is_masquerade_port;
 pub use ports::{MASQUERADE_PORTS, Ports};
+pub use room::room;
 pub use sweep::{FlowUse, sweep};
 
 use crate::maps::{FlowKey, FlowWay};
 
 /// In how many sets a flow may lie, the one where it belongs included.
 pub const REACH: u32 = 4;
+
+/// How often room is looked for, where another CPU takes what was found.
+const ROOMS: u32 = 3;
 
 /// The highest bit of a sequence: a masquerade is being added.
 const HELD: u32 = 1 << 31;

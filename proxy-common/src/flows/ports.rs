@@ -39,7 +39,7 @@ impl Ports {
 
     /// The next one, in network order.
     #[inline(always)]
-    pub fn next(&mut self) -> [u8; 2] {
+    pub fn draw(&mut self) -> [u8; 2] {
         self.position = self.position.wrapping_add(self.stride);
         let offset = (u64::from(self.position) * u64::from(Self::WIDTH)) >> 32;
         (MASQUERADE_PORTS.start + offset as u16).to_be_bytes()

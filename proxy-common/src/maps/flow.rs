@@ -99,7 +99,7 @@ impl FlowWay {
     #[inline(always)]
     pub(crate) fn place(self, at: u32) -> u32 {
         // All ones for an alias.
-        let mask = 0_u32.wrapping_sub(u32::from(self.kind / Self::ALIAS & 1));
+        let mask = 0_u32.wrapping_sub(u32::from(self.is_alias()));
         at ^ ((at ^ self.seen) & mask)
     }
 
