@@ -36,7 +36,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(number: u8, options: ModelOptions, pods: PodDevices) -> Self {
-        let mut env = HostEnv::new(&world(&Realized::default()));
+        let mut env = HostEnv::with_sets(&world(&Realized::default()), FLOW_SETS);
         // The clock of a machine that has been up for a while.
         env.now = 100_000;
         Self { number, options, pods, realized: Realized::default(), env }
@@ -123,6 +123,9 @@ pub fn view(node: u8) -> NodeView {
         routes: BTreeSet::new(),
     }
 }
+
+/// Sets of the tables of flows: room for the flows of a scenario, which are not closed.
+const FLOW_SETS: u32 = 1_024;
 
 /// Sizes of the maps that are plenty for a scenario.
 pub fn sizes() -> Sizes {
