@@ -12,7 +12,7 @@
 //! | recvmsg | [`sender`] |
 //! | getpeername | [`peer`] |
 //!
-//! The rules are [`select`]'s, the same as for packets, with the socket's own address as the client's: that which it is
+//! The rules are [`select`](super::select())'s, the same as for packets, with the socket's own address as the client's: that which it is
 //! bound to, or the unspecified one, which stands for the node. Absent on purpose: masquerade. The kernel's choice of a
 //! source address is one of the node.
 

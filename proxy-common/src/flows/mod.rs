@@ -43,7 +43,7 @@
 //!   what another writes, and a flow that was just used is not removed as idle: the word has changed.
 //! - **Order.** A compare-and-exchange orders all before it and after it, on every CPU. The publishing of a sequence
 //!   comes after the fields (x86 orders stores; elsewhere it is an exchange). Readers order their loads by
-//!   [`memory::order_loads`], which is nothing on x86 and an exchange elsewhere.
+//!   `order_loads`, which is nothing on x86 and an exchange elsewhere.
 //!
 //! # Who makes way
 //!
