@@ -16,10 +16,11 @@ use super::{Effort, SUITE};
 use crate::report::{Figure, rounded};
 use crate::samples::Samples;
 
-/// Sets for the flows of the largest case of established ones, four each as the agent would choose: nothing is evicted.
-const ROOMY: u32 = 32_768;
+/// Sets for the flows of the largest case of established ones, two each: with the four that the agent would choose one in ten
+/// thousand would be evicted before its answer.
+const ROOMY: u32 = 65_536;
 /// So many flows fit into these sets, however they are spread.
-const FITTING: u32 = ROOMY * 4;
+const FITTING: u32 = ROOMY * 2;
 /// Sets of the table that new flows come into: as many flows as the map of the floor `lru-insert` has entries.
 const SETS: u32 = 262_144 / 7;
 /// Established flows: name of the case, and the power of two of their number.
