@@ -18,14 +18,15 @@ const _: () = assert!(size_of::<Opening>() == size_of::<DropReason>());
 /// Looks for a frontend, chooses a backend, stores the flow. `flow` has what the packet says.
 #[inline(always)]
 pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Opening {
+    // First, as most packets that come here are for no frontend.
+    if let Err(refusal) = choose(env, flow) {
+        return Opening::Refused(refusal);
+    }
     let there = there(env, flow);
     if there & THERE != 0 && there & ENDED == 0 {
         return Opening::Opened;
     }
     let ended = if there == 0 { None } else { Some(there as u32) };
-    if let Err(refusal) = choose(env, flow) {
-        return Opening::Refused(refusal);
-    }
     let random = env.random();
     match flows::open(&env.flows(), flow, ended, random) {
         Ok(Inserted::New) => {

@@ -53,12 +53,10 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if !undo_dnat(env, &parsed, packet.length(), &mut to) {
-        match masquerade(env, &parsed, &mut to) {
-            Masquerade::NotAsked => return Step::Done(Verdict::Pass),
-            Masquerade::Yet => return Step::Slow,
-            Masquerade::Known => {}
-        }
+    match rename(env, &parsed, packet.length(), &mut to) {
+        Masquerade::NotAsked => return Step::Done(Verdict::Pass),
+        Masquerade::Yet => return Step::Slow,
+        Masquerade::Known => {}
     }
     Step::Done(rewrite(packet, &parsed, &to))
 }
@@ -71,15 +69,19 @@ fn translate_awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut 
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if !undo_dnat(env, &parsed, packet.length(), &mut to) {
-        match masquerade(env, &parsed, &mut to) {
-            Masquerade::NotAsked => return Step::Done(Verdict::Pass),
-            Masquerade::Yet => return Step::Slow,
-            Masquerade::Known => {}
-        }
+    match rename(env, &parsed, packet.length(), &mut to) {
+        Masquerade::NotAsked => return Step::Done(Verdict::Pass),
+        Masquerade::Yet => return Step::Slow,
+        Masquerade::Known => {}
     }
     note(env, place, &parsed.tuple, &to, FragmentHook::Egress);
     Step::Done(rewrite(packet, &parsed, &to))
+}
+
+/// The names under which a packet goes on: those of its flow's other side, or a masquerade's.
+#[inline(always)]
+fn rename<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> Masquerade {
+    if undo_dnat(env, parsed, length, to) { Masquerade::Known } else { masquerade(env, parsed, to) }
 }
 
 /// ICMP errors about packets of a flow.
@@ -89,7 +91,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if undo_dnat(env, &parsed, packet.length(), &mut to) || masquerade(env, &parsed, &mut to) == Masquerade::Known {
+    if rename(env, &parsed, packet.length(), &mut to) == Masquerade::Known {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass

@@ -132,7 +132,7 @@ fn translate_awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut 
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if undo_masquerade(env, &parsed, &mut to) || follow(env, &parsed, packet.length(), &mut to) {
+    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
         note(env, place, &parsed.tuple, &to, FragmentHook::Ingress);
         return Step::Done(rewrite(packet, &parsed, &to));
     }
