@@ -58,6 +58,11 @@ fn message(error: &dyn std::error::Error) -> String {
     proxy_agent::output::chain(error).to_string()
 }
 
+/// Has the maps made, or those that are there taken over, as an agent would that then ends.
+fn make(pins: &PinPath, sizes: &Sizes) {
+    drop(Programs::load(pins, sizes, PacketLog::Off, SocketLb::Host).unwrap());
+}
+
 #[test]
 fn every_program_loads() {
     for log in [PacketLog::Off, PacketLog::Debug] {
@@ -85,7 +90,7 @@ fn every_program_loads() {
 fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let mut wanted = Realized::default();
     {
         let maps = MapSet::open(&pins.0.maps()).unwrap();
@@ -97,7 +102,7 @@ fn maps_are_made_once_and_then_adopted_with_all_that_is_in_them() {
         }
     }
     let set = std::fs::read_link(pins.0.maps()).unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     assert_eq!(std::fs::read_link(pins.0.maps()).unwrap(), set);
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(maps.read().unwrap(), wanted);
@@ -154,7 +159,7 @@ fn ops() -> Vec<Op> {
 fn a_full_map_is_an_error_that_names_it() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     let result = (0..=u8::MAX).try_for_each(|last| {
         let key = FrontendKey::new(Ipv4::new([10, 0, 0, last]), [0, 80], TCP);
@@ -175,7 +180,7 @@ fn ids(folder: &Path) -> std::collections::BTreeMap<String, u32> {
 fn a_map_that_is_to_be_larger_is_replaced_with_all_that_is_in_it_and_the_others_are_shared() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     for op in ops() {
         maps.apply(&op).unwrap();
@@ -185,7 +190,7 @@ fn a_map_that_is_to_be_larger_is_replaced_with_all_that_is_in_it_and_the_others_
     let (before, wanted) = (ids(&pins.0.maps()), maps.read().unwrap());
 
     let larger = Sizes { max_frontends: 200, max_backends: 6000, max_services: 60, ..small() };
-    drop(Programs::load(&pins.0, &larger, PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &larger);
     let grown = MapSet::open(&pins.0.maps()).unwrap();
     assert_eq!(grown.sizes(), larger);
     assert_eq!(grown.read().unwrap(), wanted);
@@ -198,7 +203,7 @@ fn a_map_that_is_to_be_larger_is_replaced_with_all_that_is_in_it_and_the_others_
         "flows go on in the same table"
     );
     // What is too small already is not made smaller.
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     assert_eq!(ids(&pins.0.maps()), after);
     // What programs of the former set remember of packets meanwhile is not lost either. That set is there until then.
     assert_eq!(sets(&pins.0), [format!("v{LAYOUT}-1"), format!("v{LAYOUT}-2")]);
@@ -218,14 +223,14 @@ fn sets(pins: &PinPath) -> Vec<String> {
 fn what_programs_remember_while_a_table_is_replaced_is_carried_over_to_the_larger_one() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let old = MapSet::open(&pins.0.maps()).unwrap();
     let client = |last: u8| AffinityKey::new(Ipv4::new([10, 0, 0, last]), 1);
     let put = |maps: &MapSet, last, seen| {
         maps.v4.affinity.set(&client(last), &Affinity { backend: 1, generation: 1, seen }).unwrap();
     };
     put(&old, 1, 1);
-    drop(Programs::load(&pins.0, &Sizes { max_affinities: 2000, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &Sizes { max_affinities: 2000, ..small() });
     let new = MapSet::open(&pins.0.maps()).unwrap();
     let seen = |last| new.v4.affinity.get(&client(last)).unwrap().map(|found| found[0].seen);
     assert_eq!((new.v4.affinity.capacity(), seen(1)), (2000, Some(1)));
@@ -241,10 +246,10 @@ fn what_programs_remember_while_a_table_is_replaced_is_carried_over_to_the_large
 fn the_tables_of_flows_keep_their_size() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let before = ids(&pins.0.maps());
     for max_flows in [4096, 16] {
-        drop(Programs::load(&pins.0, &Sizes { max_flows, ..small() }, PacketLog::Off, SocketLb::Host).unwrap());
+        make(&pins.0, &Sizes { max_flows, ..small() });
         assert_eq!(ids(&pins.0.maps()), before);
     }
 }
@@ -253,7 +258,7 @@ fn the_tables_of_flows_keep_their_size() {
 fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     for op in ops() {
         maps.apply(&op).unwrap();
@@ -303,7 +308,7 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
 fn a_pin_of_another_type_is_replaced_and_the_others_are_kept() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let before = ids(&pins.0.maps());
     let path = pins.0.maps().join("slot_v4");
     std::fs::remove_file(&path).unwrap();
@@ -327,11 +332,11 @@ fn a_pin_of_another_type_is_replaced_and_the_others_are_kept() {
 fn a_set_that_was_never_current_is_removed() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let before = ids(&pins.0.maps());
     let half = pins.0.path().join(format!("v{LAYOUT}-7"));
     std::fs::create_dir(&half).unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     assert!(!half.exists());
     assert_eq!(ids(&pins.0.maps()), before);
 }
@@ -364,7 +369,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     let parent = Pins::new();
     let pins = PinPath::new(parent.0.path().join("inner"));
     let lock = pins.prepare().unwrap();
-    drop(Programs::load(&pins, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins, &small());
     let refused = kernel::cleanup(&pins, false, |_| {}).await.unwrap_err();
     assert!(refused.to_string().contains("another agent runs"), "{refused}");
     drop(lock);
@@ -380,7 +385,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
 fn flows_that_are_over_go_whole() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
-    drop(Programs::load(&pins.0, &small(), PacketLog::Off, SocketLb::Host).unwrap());
+    make(&pins.0, &small());
     let maps = MapSet::open(&pins.0.maps()).unwrap();
     const OPEN: u8 = FlowState::SYN | FlowState::ANSWERED | FlowState::CONFIRMED;
     let way = |proto: u8, state: u8, seen: u32| FlowWay { seen, tag: 1, kind: FlowWay::protocol(proto), state };

@@ -11,8 +11,9 @@ use proxy_common::maps::{FlowConfig, FlowEvent, FlowLimits, FlowSet};
 
 use super::error::MapError;
 use super::map::Map;
+use super::mapping::Mapping;
 use super::maps::MapSet;
-use super::sys::{self, Mapping};
+use super::sys;
 
 /// The only key of `flow_config`.
 const CONFIG: u32 = 0;

@@ -14,6 +14,7 @@ mod expire;
 mod flows;
 mod hierarchy;
 mod map;
+mod mapping;
 mod maps;
 mod peers;
 mod pins;

@@ -1,7 +1,7 @@
 //! The bpf(2) calls that aya does not offer, or offers only together with what we do otherwise.
 //!
 //! The attributes are those of `union bpf_attr` in include/uapi/linux/bpf.h. All unsafe code of the agent that
-//! enters the kernel is here; the functions are safe: they take slices and check their lengths.
+//! enters the kernel is here and in [`super::mapping`]; the functions are safe: they take slices and check their lengths.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -486,50 +486,4 @@ pub(super) fn jiffies_per_second() -> io::Result<u32> {
         return Err(io::Error::other("the kernel's tick is not a part of a second"));
     }
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
-}
-
-/// The values of an array map (BPF_F_MMAPABLE) in this process's memory.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    start: std::ptr::NonNull<libc::c_void>,
-    length: usize,
-}
-
-impl Mapping {
-    /// Maps so many bytes of it, to read and write.
-    pub(super) fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping, where the kernel likes it; nothing that is mapped already is touched.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = std::ptr::NonNull::new(start).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { start, length })
-    }
-
-    /// Where a value of type `T` lies that begins at this offset. `None` beyond the end.
-    pub(super) fn at<T>(&self, offset: usize) -> Option<std::ptr::NonNull<T>> {
-        let end = offset.checked_add(size_of::<T>())?;
-        if end > self.length || !offset.is_multiple_of(align_of::<T>()) {
-            return None;
-        }
-        // SAFETY: within the mapping, whose beginning is that of a page.
-        Some(unsafe { self.start.byte_add(offset) }.cast())
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own, and nothing that `at` gave outlives it.
-        unsafe { libc::munmap(self.start.as_ptr(), self.length) };
-    }
 }

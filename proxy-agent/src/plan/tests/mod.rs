@@ -4,6 +4,7 @@
 
 mod properties;
 mod scenarios;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey,
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan};
 use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort};
+use crate::object::{ObjectName, Protocol};
 
 const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 100_000, ranges: 1000 };
 
@@ -187,6 +189,16 @@ fn entries(realized: &Realized) -> Vec<Op> {
 }
 
 /// A frontend that all clients use alike.
+fn web() -> ServicePort {
+    ServicePort {
+        service: ObjectName::new("default", "web"),
+        port_name: "http".into(),
+        port: 80,
+        protocol: Protocol::Tcp,
+        family: Family::V4,
+    }
+}
+
 fn frontend(kind: FrontendKind) -> DesiredFrontend {
     DesiredFrontend { kind, inside: List::Cluster, outside: List::Cluster, masquerade: 0, guarded: false }
 }
