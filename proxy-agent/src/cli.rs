@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::config::KubeProxyFlags;
-use crate::devices::DeviceFilter;
+use crate::devices::{DeviceFilter, XdpMode};
 use crate::kernel::{AttachMode, PinPath, Sizes, SocketLb};
 use crate::object::{ObjectName, parse_range};
 use crate::output::Format;
@@ -80,6 +80,10 @@ pub struct RunArgs {
     /// exclude; the last that fits decides
     #[arg(long, value_name = "LIST")]
     pub devices: Option<DeviceFilter>,
+    /// Whether packets of clients outside are taken care of by XDP where they come in; those for pods of other nodes
+    /// then pass neither this node's stack nor its netfilter
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub xdp: XdpMode,
     /// Whose sockets are translated, so that processes reach Services which do not come in by a device: those of the
     /// host's network namespace, those of pods too (TCP only), or none
     #[arg(long, value_enum, value_name = "WHOSE", default_value_t)]

@@ -1,4 +1,4 @@
-//! The packet table, run by the tc programs in the kernel (BPF_PROG_TEST_RUN). Needs root and a BPF filesystem at
+//! The packet table, run by the tc and XDP programs in the kernel (BPF_PROG_TEST_RUN). Needs root and a BPF filesystem at
 //! /sys/fs/bpf.
 #![expect(clippy::unwrap_used, reason = "a failed call fails the test")]
 
@@ -9,8 +9,9 @@ use proxy_agent::kernel::{Direction, FamilyMaps, MapSet, PacketLog, PinLock, Pin
 use proxy_agent::plan::{FamilyOp, Op};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::flows::MASQUERADE_PORTS;
-use proxy_common::maps::{AffinityKey, Device, FlowSet};
-use proxy_testkit::packets::{Done, Executor, Hook, NODE, Tables, Via, World, run, scenarios, tcp};
+use proxy_common::maps::{AffinityKey, Device, DeviceRole, FlowSet};
+use proxy_testkit::netns::NetNs;
+use proxy_testkit::packets::{Done, Executor, Hook, NODE, Scenario, Tables, Via, World, onward, run, scenarios, tcp};
 
 /// `TCX_NEXT`, as the kernel reports it of a test run.
 const NEXT: u32 = u32::MAX;
@@ -21,13 +22,27 @@ const REDIRECT: u32 = 7;
 /// In a test run a packet is on the loopback device.
 const LOOPBACK: u32 = 1;
 
-const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The loopback device's own: to the kernel, other packets are not for this machine.
+const HERE: [u8; 6] = [0; 6];
 const THERE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BRIDGE: [u8; 6] = [2, 0, 0, 0, 0, 3];
+/// The device that packets are sent on by, and where to.
+const UP: [u8; 6] = [2, 0, 0, 0, 0, 4];
+const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 5];
 
-/// The tc programs, with maps under a pin path of their own that goes away with them.
+/// What XDP leaves before a packet that tc has nothing to do about.
+const MARK: [u8; 4] = 0x706f_696e_u32.to_ne_bytes();
+/// `XDP_DROP`, `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+
+/// The programs, with maps under a pin path of their own that goes away with them.
 struct TcExecutor {
     layer: Layer,
+    /// Whether there are routes by which packets are sent on.
+    is_sending: bool,
     programs: Programs,
     maps: MapSet,
     /// None of one that shares another's maps.
@@ -59,12 +74,13 @@ impl TcExecutor {
             max_datagrams: 10,
         };
         let load = || -> Result<(Programs, MapSet)> {
-            let programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
+            let mut programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
+            programs.load_xdp()?;
             Ok((programs, MapSet::open(&pins.0.maps())?))
         };
         let ((programs, maps), second) = (load()?, load()?);
-        let second = Self { layer, programs: second.0, maps: second.1, _pins: None };
-        Ok((Self { layer, programs, maps, _pins: Some((lock, pins)) }, second))
+        let second = Self { layer, is_sending: false, programs: second.0, maps: second.1, _pins: None };
+        Ok((Self { layer, is_sending: false, programs, maps, _pins: Some((lock, pins)) }, second))
     }
 }
 
@@ -89,23 +105,33 @@ impl Executor for TcExecutor {
     }
 
     fn run(&mut self, hook: Hook, via: Via, packet: &[u8]) -> Result<Done> {
+        let is_uplink = self.layer == Layer::Uplink && via.role() == DeviceRole::Uplink;
         let device = Device {
             masquerade_v4: Ipv4::new(NODE.0.octets()),
             masquerade_v6: Ipv6::new(NODE.1.octets()),
-            bridge: BRIDGE,
+            ethernet: if is_uplink { HERE } else { BRIDGE },
             role: via.role() as u8,
             detect: via.detect() as u8,
             ..Device::default()
         };
         self.maps.device.set(&LOOPBACK, &device)?;
-        let direction = match hook {
-            Hook::Ingress => Direction::In,
-            Hook::Egress => Direction::Out,
+        let (layer, direction) = match hook {
+            Hook::Onward => (Layer::Uplink, Direction::In),
+            Hook::Ingress if is_uplink && !self.is_sending => (Layer::Uplink, Direction::In),
+            // Where there is a device that sends packets on, the others are those that do not.
+            Hook::Ingress if self.layer == Layer::Uplink => (Layer::Ethernet, Direction::In),
+            Hook::Ingress => (self.layer, Direction::In),
+            Hook::Egress => (self.layer, Direction::Out),
         };
         let protocol = if packet.first().is_some_and(|byte| byte >> 4 == 4) { [0x08, 0x00] } else { [0x86, 0xdd] };
         let sent = [&HERE[..], &THERE, &protocol, packet].concat();
+        if (layer, direction) == (Layer::Uplink, Direction::In)
+            && let Some(done) = self.run_xdp(&sent)?
+        {
+            return Ok(done);
+        }
         let mut seen = vec![0; sent.len() + 100];
-        let program = self.programs.classifier(self.layer, direction)?;
+        let program = self.programs.classifier(layer, direction)?;
         let options = TestRunOptions { data_in: Some(&sent), data_out: Some(&mut seen), ..TestRunOptions::default() };
         let result = program.test_run(options)?;
         seen.truncate(usize::try_from(result.data_size_out)?);
@@ -120,12 +146,62 @@ impl Executor for TcExecutor {
                 );
                 Done::Pass(rest.to_vec())
             }
+            // What that device's program does is the rest.
+            REDIRECT if layer == Layer::Uplink && ethernet == addresses => match self.run(Hook::Egress, via, rest)? {
+                Done::Pass(packet) => Done::SentOn(packet),
+                other => other,
+            },
             REDIRECT => {
                 ensure!(ethernet == [&THERE[..], &HERE, &protocol].concat(), "Ethernet header {ethernet:02x?}");
                 Done::Reply(rest.to_vec())
             }
             DROP => Done::Drop,
             other => bail!("the program answered {other}"),
+        })
+    }
+}
+
+impl TcExecutor {
+    /// The same, in a namespace where what is for `remote` and for clients outside leaves by `up0`.
+    fn load_sending() -> Result<Self> {
+        let mut executor = Self::load(Layer::Uplink)?;
+        executor.is_sending = true;
+        let masquerade = (Ipv4::new(NODE.0.octets()), Ipv6::new(NODE.1.octets()));
+        let up = Device {
+            ethernet: UP,
+            flags: Device::SENDS_ON,
+            masquerade_v4: masquerade.0,
+            masquerade_v6: masquerade.1,
+            ..Device::default()
+        };
+        executor.maps.device.set(&nix::net::if_::if_nametoindex("up0")?, &up)?;
+        Ok(executor)
+    }
+
+    /// What the XDP program does with a frame; nothing if it leaves it to tc, as it came.
+    fn run_xdp(&self, sent: &[u8]) -> Result<Option<Done>> {
+        let mut seen = vec![0; sent.len() + 100];
+        let options = TestRunOptions { data_in: Some(sent), data_out: Some(&mut seen), ..TestRunOptions::default() };
+        let result = self.programs.xdp()?.test_run(options)?;
+        seen.truncate(usize::try_from(result.data_size_out)?);
+        let packet = |frame: &[u8]| frame.get(14..).unwrap_or_default().to_vec();
+        Ok(match (result.return_value, seen.strip_prefix(&MARK)) {
+            (XDP_PASS, Some(frame)) => {
+                ensure!(frame[..14] == sent[..14], "Ethernet header {:02x?}", &frame[..14]);
+                Some(Done::Pass(packet(frame)))
+            }
+            (XDP_PASS, None) => {
+                ensure!(seen == sent, "it was left to tc and is {seen:02x?}");
+                None
+            }
+            (XDP_DROP, _) => Some(Done::Drop),
+            (XDP_REDIRECT, None) => {
+                let next_hop = [&NEXT_HOP[..], &UP, &sent[12..14]].concat();
+                ensure!(seen[..14] == next_hop, "Ethernet header {:02x?}", &seen[..14]);
+                Some(Done::SentOn(packet(&seen)))
+            }
+            (XDP_TX, _) => bail!("sent back by the device that it came from"),
+            (other, _) => bail!("XDP answered {other}"),
         })
     }
 }
@@ -171,13 +247,13 @@ fn ops<A: Address>(tables: &Tables<A>) -> impl Iterator<Item = FamilyOp<A>> {
 }
 
 fn the_table_holds(layer: Layer) {
-    let mut executor = TcExecutor::load(layer).unwrap();
-    let all = scenarios();
-    let failures: Vec<String> = all
-        .iter()
-        .filter_map(|scenario| run(scenario, &mut executor).err())
-        .map(|error| format!("{error:#}"))
-        .collect();
+    holds(&mut TcExecutor::load(layer).unwrap(), &scenarios());
+}
+
+fn holds(executor: &mut TcExecutor, all: &[Scenario]) {
+    let layer = executor.layer;
+    let failures: Vec<String> =
+        all.iter().filter_map(|scenario| run(scenario, executor).err()).map(|error| format!("{error:#}")).collect();
     println!("{layer:?}: {} scenarios, {} failed", all.len(), failures.len());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
@@ -190,6 +266,37 @@ fn the_packet_table_holds_in_tc() {
 #[test]
 fn the_packet_table_holds_in_tc_on_a_bridge_port() {
     the_table_holds(Layer::BridgePort);
+}
+
+#[test]
+fn the_packet_table_holds_in_xdp() {
+    the_table_holds(Layer::Uplink);
+}
+
+/// The neighbour of all routes is known, but for one client's.
+#[test]
+fn what_is_sent_on_holds_in_xdp() {
+    let ns = NetNs::create(&format!("pm{}-packets", std::process::id())).unwrap();
+    ns.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/all/accept_dad", "0")])
+        .unwrap();
+    let hop = "lladdr 02:00:00:00:00:05 dev up0 nud permanent";
+    ns.ip(&format!(
+        "link add up0 address 02:00:00:00:00:04 type veth peer name down0
+         link set up0 up
+         link set down0 up
+         addr add 172.18.0.2/24 dev up0
+         addr add fd00:172:18::2/64 dev up0 nodad
+         neigh add 172.18.0.1 {hop}
+         neigh add fd00:172:18::1 {hop}
+         route add 10.244.2.0/24 via 172.18.0.1
+         route add fd00:2442::/32 via fd00:172:18::1
+         route add 198.51.100.9/32 via 172.18.0.1
+         route add 2001:db8:0:1::9/128 via fd00:172:18::1
+         route add 198.51.100.10/32 via 172.18.0.9
+         route add 2001:db8:0:1::a/128 via fd00:172:18::9"
+    ))
+    .unwrap();
+    ns.run(|| holds(&mut TcExecutor::load_sending().unwrap(), &onward())).unwrap();
 }
 
 /// All CPUs at once open, use and evict the same few connections in a table that is far too small. Whatever comes out is a
@@ -241,7 +348,7 @@ fn use_few_flows(executor: &mut TcExecutor, number: u64, rounds: u32) -> Result<
                 ensure!(port == from.port() || MASQUERADE_PORTS.contains(&port), "a request from port {port}");
                 port
             }
-            Done::Reply(_) => bail!("refused"),
+            Done::Reply(_) | Done::SentOn(_) => bail!("refused or sent on"),
         };
         translated += 1;
         let reply = tcp(at(backend, 8080), at(POD, port), "A", b"reply");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proxy_agent::kernel::{
     self, MapSet, MapSetError, PEER_LISTS, PROGRAMS, PacketLog, PinError, PinPath, Programs, SOCKET_PROGRAMS, Sizes,
-    SocketLb,
+    SocketLb, UPLINK_PROGRAMS,
 };
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
@@ -77,8 +77,12 @@ fn every_program_loads() {
         programs.load_peer_lists().unwrap_or_else(|error| {
             unreachable!("{}", message(&error));
         });
+        programs.load_xdp().unwrap_or_else(|error| {
+            unreachable!("{}", message(&error));
+        });
         let counts = programs.verified_instructions().unwrap();
-        assert_eq!(counts.len(), PROGRAMS.len() + SOCKET_PROGRAMS.len() + PEER_LISTS.len());
+        let all = PROGRAMS.len() + UPLINK_PROGRAMS.len() + SOCKET_PROGRAMS.len() + PEER_LISTS.len();
+        assert_eq!(counts.len(), all);
         for (name, count) in counts {
             let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
             println!("{name:<12} log {log:<6} {count:>8} verified instructions", log = format!("{log:?}"));
@@ -375,7 +379,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 27, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 29, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

@@ -1,5 +1,8 @@
 //! The core's surroundings in the kernel.
 
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use aya_ebpf::maps::lpm_trie::Key;
@@ -16,6 +19,7 @@ use crate::maps::{
     FRAGMENT_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4,
     SLOT_V6,
 };
+use crate::route::is_sent_on;
 use crate::select::{self, about, select_v4, select_v6};
 
 /// Maps, clock and counters, for a packet on one device or for a socket.
@@ -23,19 +27,41 @@ pub struct KernelEnv {
     ifindex: u32,
     origin: Option<Origin>,
     config: &'static FlowConfig,
+    /// The context of a hook at an uplink that sends packets on; null elsewhere.
+    uplink: *mut c_void,
+    /// Another hook looks at what this one leaves.
+    is_first: bool,
 }
 
 impl KernelEnv {
     /// `None` cannot be: the array has an entry. The verifier asks.
     #[inline(always)]
     pub fn new(ifindex: u32) -> Option<Self> {
-        Some(Self { ifindex, origin: None, config: FLOW_CONFIG.get(0)? })
+        Self::of(ifindex, None, null_mut(), false)
+    }
+
+    /// For a packet at an uplink that sends packets on, with the context of the hook. The first of two hooks leaves some of
+    /// what is to be done to the other.
+    #[inline(always)]
+    pub fn at_uplink(ifindex: u32, ctx: *mut c_void, is_first: bool) -> Option<Self> {
+        Self::of(ifindex, None, ctx, is_first)
+    }
+
+    /// For a function of its own, which chooses a backend.
+    #[inline(always)]
+    pub fn for_choice(ifindex: u32, origin: Option<Origin>, is_first: bool) -> Option<Self> {
+        Self::of(ifindex, origin, null_mut(), is_first)
     }
 
     /// For a socket, of which it is known whose it is.
     #[inline(always)]
     pub fn of_socket(origin: Origin) -> Option<Self> {
-        Some(Self { ifindex: 0, origin: Some(origin), config: FLOW_CONFIG.get(0)? })
+        Self::of(0, Some(origin), null_mut(), false)
+    }
+
+    #[inline(always)]
+    fn of(ifindex: u32, origin: Option<Origin>, uplink: *mut c_void, is_first: bool) -> Option<Self> {
+        Some(Self { config: FLOW_CONFIG.get(0)?, uplink, ifindex, origin, is_first })
     }
 }
 
@@ -82,6 +108,23 @@ impl Host for KernelEnv {
             BY_ADDRESS => Origin::ByAddress,
             _ => Origin::Elsewhere,
         }
+    }
+
+    #[inline(always)]
+    fn leave_by(&mut self, device: u32) {
+        self.ifindex = device;
+    }
+
+    #[inline(always)]
+    fn count_refusal(&mut self, service: u32) {
+        if !self.is_first {
+            self.count(service, |counters| counters.refused += 1);
+        }
+    }
+
+    #[inline(always)]
+    fn count_drop(&mut self, reason: DropReason) {
+        count_drop(reason);
     }
 
     #[inline(always)]
@@ -147,6 +190,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn is_sent_on(&mut self, client: &$address, backend: &$address) -> bool {
+                !self.uplink.is_null() && is_sent_on(self.uplink, self.ifindex, client, backend)
+            }
+
+            #[inline(always)]
             fn flows(&self) -> KernelFlows {
                 KernelFlows::new(self.config)
             }
@@ -159,7 +207,7 @@ macro_rules! tables {
                 key: &FrontendKey<$address>,
                 choice: &mut Choice<$address>,
             ) -> Result<(), Refusal> {
-                let about = about(self.origin, port);
+                let about = about(self.origin, port, self.is_first);
                 select::result($select(client, key, choice, self.ifindex, about))
             }
 

@@ -1,8 +1,8 @@
 //! The kernel programs: thin hook shells around `proxy_common::datapath`.
 //!
 //! `tc_in_*` run at ingress, `tc_out_*` at egress; `*_eth` on devices with Ethernet headers, `tc_in_port` on those of
-//! them that are ports of a bridge, `*_l3` on devices without such headers (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an
-//! action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
+//! them that are ports of a bridge, `tc_in_up` on uplinks that have `xdp_up` before it, `*_l3` on devices without such headers
+//! (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!
 //! `sock_*` run where processes name addresses or are told of them; the number is that of the family. `list_peers*` run
 //! when the agent asks which sockets were led where.
@@ -20,13 +20,16 @@ mod env;
 mod flows;
 mod maps;
 mod peers;
+mod route;
 mod select;
 mod socket;
 mod tc;
 mod tc_packet;
+mod xdp;
+mod xdp_packet;
 
-use aya_ebpf::macros::{cgroup_sock_addr, classifier};
-use aya_ebpf::programs::{SockAddrContext, TcContext};
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp as xdp_program};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 use proxy_common::addr::{Ipv4, Ipv6};
 
 use peers::StorageIter;
@@ -35,6 +38,8 @@ use tc::Direction;
 
 /// Bytes in an Ethernet header.
 const ETHERNET: usize = 14;
+/// What XDP leaves before a frame for which the tc program of the same device has nothing to do.
+const INGRESS_DONE: u32 = 0x706f_696e;
 
 /// Ingress of a device with Ethernet headers.
 #[classifier]
@@ -46,6 +51,18 @@ pub fn tc_in_eth(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_in_port(ctx: TcContext) -> i32 {
     tc::run::<ETHERNET>(&ctx, Direction::PortIngress)
+}
+
+/// Ingress of an uplink with an XDP program, which leaves to it what it does not do itself.
+#[classifier]
+pub fn tc_in_up(ctx: TcContext) -> i32 {
+    tc::run::<ETHERNET>(&ctx, Direction::UplinkIngress)
+}
+
+/// Where frames come in by an uplink.
+#[xdp_program]
+pub fn xdp_up(ctx: XdpContext) -> u32 {
+    xdp::run(ctx.ctx)
 }
 
 /// Egress of a device with Ethernet headers.

@@ -9,7 +9,7 @@ use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
     Fragment, FragmentKey, Frontend, FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
-    ServiceNet, SlotIndex,
+    ServiceNet, SlotIndex, XdpAction,
 };
 
 const FRONTENDS: usize = 65_536;
@@ -94,6 +94,13 @@ pub static SERVICE: Array<ServiceName, SERVICES> = Array::new();
 pub static SERVICE_STATS: PerCpuArray<ServiceCounters, SERVICES> = PerCpuArray::new();
 #[btf_map(name = "drop_stats")]
 pub static DROP_STATS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map(name = "xdp_stats")]
+pub static XDP_STATS: PerCpuArray<u64, { XdpAction::ALL.len() }> = PerCpuArray::new();
+
+/// Room for a look-up of routes.
+#[btf_map(name = "fib")]
+pub static FIB: PerCpuArray<[u64; 8], 1> = PerCpuArray::new();
 
 #[btf_map(name = "device")]
 pub static DEVICE: HashMap<u32, Device, DEVICES, NO_PREALLOC> = HashMap::new();

@@ -40,9 +40,10 @@ pub fn result(code: u32) -> Result<(), Refusal> {
 /// The clients of a device.
 const BY_DEVICE: u8 = 0;
 
-/// What else is known of a client, in one number: who it is, if that is known without the device, and its port.
+/// What else is known of a client, in one number: who it is, if that is known without the device, its port, and whether
+/// another hook looks at what this one leaves.
 #[inline(always)]
-pub fn about(origin: Option<Origin>, [high, low]: [u8; 2]) -> u32 {
+pub fn about(origin: Option<Origin>, [high, low]: [u8; 2], is_first: bool) -> u32 {
     let origin: u8 = match origin {
         None => BY_DEVICE,
         Some(Origin::Node) => 1,
@@ -50,18 +51,19 @@ pub fn about(origin: Option<Origin>, [high, low]: [u8; 2]) -> u32 {
         Some(Origin::ByAddress) => 3,
         Some(Origin::Elsewhere) => 4,
     };
-    u32::from_ne_bytes([high, low, origin, 0])
+    u32::from_ne_bytes([high, low, origin, u8::from(is_first)])
 }
 
 #[inline(always)]
-fn env(ifindex: u32, origin: u8) -> Option<KernelEnv> {
-    match origin {
-        BY_DEVICE => KernelEnv::new(ifindex),
-        1 => KernelEnv::of_socket(Origin::Node),
-        2 => KernelEnv::of_socket(Origin::Pods),
-        3 => KernelEnv::of_socket(Origin::ByAddress),
-        _ => KernelEnv::of_socket(Origin::Elsewhere),
-    }
+fn env(ifindex: u32, origin: u8, is_first: u8) -> Option<KernelEnv> {
+    let origin = match origin {
+        BY_DEVICE => None,
+        1 => Some(Origin::Node),
+        2 => Some(Origin::Pods),
+        3 => Some(Origin::ByAddress),
+        _ => Some(Origin::Elsewhere),
+    };
+    KernelEnv::for_choice(ifindex, origin, is_first != 0)
 }
 
 /// Makes the function of one family.
@@ -82,8 +84,8 @@ macro_rules! choice {
             else {
                 return code(Err(Refusal::NoFrontend));
             };
-            let [high, low, origin, _] = about.to_ne_bytes();
-            match env(ifindex, origin) {
+            let [high, low, origin, is_first] = about.to_ne_bytes();
+            match env(ifindex, origin, is_first) {
                 Some(mut env) => code(select(&mut env, client, [high, low], key, choice)),
                 None => code(Err(Refusal::NoFrontend)),
             }

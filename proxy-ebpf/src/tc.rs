@@ -1,13 +1,15 @@
 //! The shell of the tc hooks: protocol in, action out.
 
-use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::{Env, Family, Host, Verdict, egress, ingress, is_reply};
+use proxy_common::datapath::{Env, Family, Host, Route, Router, Verdict, Way, egress, ingress, is_reply, onward};
 use proxy_common::maps::DropReason;
 
+use crate::INGRESS_DONE;
 use crate::env::{KernelEnv, count_drop};
+use crate::route::{Fib, Routable};
 use crate::tc_packet::{TcPacket, set_destination, swap_ethernet};
 
 /// TCX_NEXT and TC_ACT_UNSPEC: the next program, or the device's own way.
@@ -18,6 +20,8 @@ const DROP: i32 = 2;
 /// PACKET_BROADCAST and PACKET_MULTICAST (include/uapi/linux/if_packet.h).
 const BROADCAST: u32 = 1;
 const MULTICAST: u32 = 2;
+/// PACKET_HOST: for this machine.
+const HOST: u32 = 0;
 
 /// `skb->protocol` of IPv4 and IPv6, in network order.
 const IPV4: u32 = (0x0800_u16).to_be() as u32;
@@ -30,6 +34,8 @@ pub enum Direction {
     Ingress,
     /// The same, from a port of a bridge.
     PortIngress,
+    /// The same, from an uplink that packets are sent on by.
+    UplinkIngress,
     /// From the stack to the device.
     Egress,
 }
@@ -42,8 +48,8 @@ pub fn run<const L2: usize>(ctx: &TcContext, direction: Direction) -> i32 {
         let skb = &*ctx.skb.skb;
         (skb.protocol, skb.vlan_present, skb.ifindex)
     };
-    if vlan != 0 {
-        // Of a VLAN device above this one, which has the programs itself.
+    if vlan != 0 || (direction == Direction::UplinkIngress && is_done(ctx)) {
+        // Of a VLAN device above this one, which has the programs itself; or XDP has done it.
         return NEXT;
     }
     match protocol {
@@ -56,15 +62,21 @@ pub fn run<const L2: usize>(ctx: &TcContext, direction: Direction) -> i32 {
 #[inline(always)]
 fn run_family<A, const L2: usize>(ctx: &TcContext, direction: Direction, ifindex: u32) -> i32
 where
-    A: Family,
+    A: Family + Routable,
     KernelEnv: Env<A>,
 {
-    let Some(mut env) = KernelEnv::new(ifindex) else {
+    let env = match direction {
+        Direction::UplinkIngress => KernelEnv::at_uplink(ifindex, ctx.skb.skb.cast(), false),
+        Direction::Ingress | Direction::PortIngress | Direction::Egress => KernelEnv::new(ifindex),
+    };
+    let Some(mut env) = env else {
         return NEXT;
     };
     let mut packet = TcPacket::<L2>::new(ctx);
     let verdict = match direction {
-        Direction::Ingress | Direction::PortIngress => ingress::<A, _, _>(&mut packet, &mut env),
+        Direction::Ingress | Direction::PortIngress | Direction::UplinkIngress => {
+            ingress::<A, _, _>(&mut packet, &mut env)
+        }
         Direction::Egress => egress::<A, _, _>(&mut packet, &mut env),
     };
     match verdict {
@@ -73,6 +85,9 @@ where
                 to_stack(ctx, &env);
             }
             NEXT
+        }
+        Verdict::Opened | Verdict::Translated if direction == Direction::UplinkIngress => {
+            send_on::<A, L2>(ctx, &mut packet, &mut env, ifindex)
         }
         Verdict::Pass | Verdict::Translated => NEXT,
         Verdict::Opened => {
@@ -85,12 +100,81 @@ where
     }
 }
 
+/// Whether XDP has left word that nothing is left to be done.
+#[inline(always)]
+fn is_done(ctx: &TcContext) -> bool {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the hook's own.
+    let (meta, data) = unsafe {
+        let meta = (&raw const (*skb).data_meta).read_volatile();
+        let data = (&raw const (*skb).data).read_volatile();
+        (meta as usize, data as usize)
+    };
+    if meta + size_of::<u32>() > data {
+        return false;
+    }
+    // SAFETY: a word stands before the packet, as compared above.
+    unsafe { (meta as *const u32).read_unaligned() == INGRESS_DONE }
+}
+
+/// Sends a packet on, past the stack, if its flow is one of those: see [`onward`].
+#[inline(never)]
+fn send_on<A, const L2: usize>(ctx: &TcContext, packet: &mut TcPacket<'_, L2>, env: &mut KernelEnv, ifindex: u32) -> i32
+where
+    A: Family + Routable,
+    KernelEnv: Env<A>,
+{
+    // SAFETY: the context is the hook's own.
+    let to = unsafe { (*ctx.skb.skb).pkt_type };
+    if to != HOST {
+        return NEXT;
+    }
+    let Some(fib) = Fib::new() else {
+        return NEXT;
+    };
+    let mut router = TcRouter { ctx, ifindex, fib };
+    match onward::<A, _, _, _>(packet, env, &mut router) {
+        // SAFETY: has no preconditions; without a neighbour the kernel looks for it by the packet's address.
+        Verdict::Translated => unsafe { bpf_redirect_neigh(router.fib.device(), core::ptr::null_mut(), 0, 0) as i32 },
+        Verdict::Drop(reason) => drop(ctx, ifindex, reason),
+        _ => NEXT,
+    }
+}
+
+struct TcRouter<'a> {
+    ctx: &'a TcContext,
+    ifindex: u32,
+    fib: Fib,
+}
+
+impl<A: Routable> Router<A> for TcRouter<'_> {
+    #[inline(always)]
+    fn route(&mut self, way: &Way<A>) -> Route {
+        // SAFETY: the context is the hook's own.
+        let segment = unsafe { (*self.ctx.skb.skb).gso_size };
+        // A packet that is cut into segments later is no longer than what they are; the kernel knows.
+        let length = if segment == 0 { way.length } else { 0 };
+        let route = self.fib.ask(self.ctx.skb.skb.cast(), self.ifindex, &Way { length, ..*way });
+        if route == Route::Closed || !self.fib.sends_on() { Route::Closed } else { route }
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        self.fib.device()
+    }
+
+    #[inline(always)]
+    fn announce(&mut self) -> bool {
+        false
+    }
+}
+
 /// Sends a reply that the bridge would hand over by itself up to the stack instead: see [`is_reply`].
 #[inline(always)]
 fn to_stack(ctx: &TcContext, env: &KernelEnv) {
     if let Some(device) = env.device() {
         // A packet without an Ethernet header cannot have come through a bridge.
-        let _ = set_destination(ctx, device.bridge);
+        let _ = set_destination(ctx, device.ethernet);
     }
 }
 

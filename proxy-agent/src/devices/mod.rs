@@ -8,11 +8,13 @@ mod filter;
 mod masquerade;
 mod netlink;
 mod network;
+mod xdp;
 
 pub use classify::{Class, classify};
 pub use filter::{DeviceFilter, ParseFilterError, Verdict};
 pub use netlink::{NetlinkError, follow};
-pub use network::{Address, DefaultRoute, Link, Network};
+pub use network::{Address, DefaultRoute, Link, Network, XdpProgram};
+pub use xdp::{Xdp, XdpMode};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,6 +29,8 @@ pub enum Layer {
     Ethernet,
     /// After an Ethernet header, and the device is a pod's port of a bridge.
     BridgePort,
+    /// After an Ethernet header, and packets are sent on by the device, past the stack.
+    Uplink,
     /// At the beginning.
     Ip,
 }
@@ -82,6 +86,10 @@ pub struct Target {
     pub name: String,
     /// Which programs it needs.
     pub layer: Layer,
+    /// Whether it gets an XDP program, and how.
+    pub xdp: Option<Xdp>,
+    /// The XDP program that it has already.
+    pub has_xdp: Option<XdpProgram>,
     /// What the programs have to know of it.
     pub device: Device,
 }
@@ -97,6 +105,7 @@ pub fn decide(
     network: &Network,
     filter: &DeviceFilter,
     pods: &PodDevices,
+    mode: XdpMode,
     node_addresses: &BTreeSet<IpAddr>,
 ) -> Decision {
     let own = network.addresses.iter().filter(|address| address.is_global).map(|address| address.ip).collect();
@@ -109,20 +118,26 @@ pub fn decide(
         };
         let Some(Class { role, layer }) = class else { continue };
         let bridge = bridge_of(link, network).filter(|_| role == DeviceRole::Pod && layer == Layer::Ethernet);
-        let layer = if bridge.is_some() { Layer::BridgePort } else { layer };
+        let xdp = xdp::xdp(mode, Class { role, layer }, link);
+        let layer = match (bridge, xdp) {
+            (Some(_), _) => Layer::BridgePort,
+            (None, Some(_)) => Layer::Uplink,
+            (None, None) => layer,
+        };
         let (masquerade_v4, masquerade_v6) = masquerade::addresses(link.ifindex, network, node_addresses);
         let device = Device {
             masquerade_v4: masquerade_v4.map(|address| Ipv4::new(address.octets())).unwrap_or_default(),
             masquerade_v6: masquerade_v6.map(|address| Ipv6::new(address.octets())).unwrap_or_default(),
-            bridge: bridge.unwrap_or_default(),
+            ethernet: bridge.or(link.ethernet.filter(|_| xdp.is_some())).unwrap_or_default(),
             role: role as u8,
             detect: pods.detect(link, role, network) as u8,
-            zero: [0; 4],
+            flags: if xdp.is_some() { Device::SENDS_ON } else { 0 },
+            zero: [0; 3],
         };
         if role == DeviceRole::Uplink {
             decision.addresses.extend(network.global_addresses(link.ifindex).map(|address| address.ip));
         }
-        decision.attach.insert(link.ifindex, Target { name: link.name.clone(), layer, device });
+        decision.attach.insert(link.ifindex, Target { name: link.name.clone(), layer, xdp, has_xdp: link.xdp, device });
     }
     decision
 }
@@ -159,7 +174,7 @@ mod tests {
             (PodDevices::ByAddress, &[]),
             (PodDevices::Nowhere, &[]),
         ] {
-            let decision = decide(&network(), &DeviceFilter::default(), &pods, &BTreeSet::new());
+            let decision = decide(&network(), &DeviceFilter::default(), &pods, XdpMode::Off, &BTreeSet::new());
             let local = decision.attach.values().filter(|target| target.device.detect == DetectLocal::Yes as u8);
             assert_eq!(local.map(|target| target.name.as_str()).collect::<Vec<_>>(), expected, "{pods:?}");
             let roles: Vec<u8> = decision.attach.values().map(|target| target.device.role).collect();

@@ -13,13 +13,14 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
 use rtnetlink::{Handle, RouteMessageBuilder, constants as groups};
 use tokio::sync::watch;
 
-use super::network::{Address, DefaultRoute, Link, Network};
+use super::Xdp;
+use super::network::{Address, DefaultRoute, Link, Network, XdpProgram};
 use crate::model::Family;
 use crate::output::chain;
 
@@ -173,6 +174,13 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Controller(master) if master != 0 => link.master = Some(master),
             LinkAttribute::Link(lower) if lower != 0 => link.lower = Some(lower),
             LinkAttribute::LinkNetNsId(_) => link.is_lower_elsewhere = true,
+            LinkAttribute::Xdp(about) => {
+                link.xdp = about.into_iter().find_map(|about| match about {
+                    LinkXdp::DrvProgId(id) => Some(XdpProgram { id, how: Xdp::Native }),
+                    LinkXdp::SkbProgId(id) => Some(XdpProgram { id, how: Xdp::Generic }),
+                    _ => None,
+                });
+            }
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Xdp;
 use crate::model::Family;
 
 /// A network device.
@@ -30,6 +31,17 @@ pub struct Link {
     pub is_lower_elsewhere: bool,
     /// `IFF_LOOPBACK`.
     pub is_loopback: bool,
+    /// The XDP program that it has, if it has one.
+    pub xdp: Option<XdpProgram>,
+}
+
+/// An XDP program on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpProgram {
+    /// Number by which the kernel knows it.
+    pub id: u32,
+    /// How it is attached.
+    pub how: Xdp,
 }
 
 /// An address of a device.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 
-use super::error::{AttachError, PinError};
+use super::error::{AttachError, PinError, XdpError};
 use super::pins::{self, PinPath};
 use super::programs::Programs;
 use super::tcx::{self, Came};
-use super::{Direction, clsact};
-use crate::devices::Layer;
+use super::{Direction, clsact, xdp};
+use crate::devices::{Layer, Xdp, XdpProgram};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,12 +53,19 @@ pub struct Attacher {
     pins: PinPath,
     mode: AttachMode,
     devices: HashMap<u32, Device>,
+    xdp: HashMap<u32, XdpLink>,
+}
+
+#[derive(Debug)]
+struct XdpLink {
+    id: u32,
+    how: Xdp,
 }
 
 impl Attacher {
     /// Nothing is attached by this yet. The pin path is to be locked.
     pub fn new(programs: Programs, pins: PinPath, mode: AttachMode) -> Self {
-        Self { programs, pins, mode, devices: HashMap::new() }
+        Self { programs, pins, mode, devices: HashMap::new(), xdp: HashMap::new() }
     }
 
     /// The programs, those of other hooks among them.
@@ -70,6 +77,7 @@ impl Attacher {
     pub fn replace(&mut self, programs: Programs) {
         self.programs = programs;
         self.devices.clear();
+        self.xdp.clear();
     }
 
     /// Says that the maps of the programs have been filled.
@@ -149,6 +157,39 @@ impl Attacher {
         Ok(true)
     }
 
+    /// Sees to it that the XDP program is attached to a device of this network namespace. `present` is the program that it
+    /// was last seen to have.
+    ///
+    /// # Errors
+    /// When the kernel or the driver refuses, also because somebody else's program is there.
+    pub fn attach_xdp(&mut self, ifindex: u32, how: Xdp, present: Option<XdpProgram>) -> Result<Attached, XdpError> {
+        let error = |source| XdpError { ifindex, source };
+        let known = self.xdp.get(&ifindex).filter(|known| known.how == how).map(|known| known.id);
+        if let Some(id) = known
+            && xdp::is_attached(&self.pins.xdp_link(ifindex), ifindex, id).map_err(|source| error(source.into()))?
+        {
+            return Ok(Attached::Unchanged);
+        }
+        let program = self.programs.xdp().and_then(|program| program.fd()).map_err(|source| error(source.into()))?;
+        let (id, came) =
+            xdp::attach(&self.pins, program.as_fd(), ifindex, how, present).map_err(|source| error(source.into()))?;
+        self.xdp.insert(ifindex, XdpLink { id, how });
+        Ok(match (known, came) {
+            (Some(_), _) => Attached::Repaired,
+            (None, Came::Adopted) => Attached::Adopted,
+            (None, Came::New) => Attached::New,
+        })
+    }
+
+    /// Sees to it that a device has no XDP program of an agent. Returns whether it had.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach_xdp(&mut self, ifindex: u32) -> Result<bool, PinError> {
+        self.xdp.remove(&ifindex);
+        pins::remove(&self.pins.xdp_link(ifindex))
+    }
+
     /// Removes what an agent of the other mode left: packets would meet the programs twice.
     fn remove_other_mode(&self, ifindex: u32, name: &str, adopted: bool) -> Result<(), AttachError> {
         for direction in Direction::ALL {
@@ -172,6 +213,13 @@ impl Attacher {
     /// When the kernel refuses.
     pub fn detach(&mut self, ifindex: u32, name: Option<&str>) -> Result<(), AttachError> {
         self.devices.remove(&ifindex);
+        self.detach_xdp(ifindex).map_err(|source| AttachError {
+            action: "removing",
+            preposition: "from",
+            direction: Direction::In,
+            ifindex,
+            source: source.into(),
+        })?;
         for direction in Direction::ALL {
             let error = |source| AttachError { action: "removing", preposition: "from", direction, ifindex, source };
             pins::remove(&self.pins.link(ifindex, direction)).map_err(|source| error(source.into()))?;

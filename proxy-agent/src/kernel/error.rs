@@ -180,3 +180,11 @@ pub struct AttachError {
     pub(super) ifindex: u32,
     pub(super) source: Box<dyn std::error::Error + Send + Sync>,
 }
+
+/// An XDP program that could not be attached to a device.
+#[derive(Debug, thiserror::Error)]
+#[error("attaching the XDP program to device {ifindex}")]
+pub struct XdpError {
+    pub(super) ifindex: u32,
+    pub(super) source: Box<dyn std::error::Error + Send + Sync>,
+}

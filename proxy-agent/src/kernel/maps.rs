@@ -62,6 +62,8 @@ pub struct MapSet {
     pub service_stats: Map<u32, ServiceCounters>,
     /// `drop_stats`.
     pub drop_stats: Map<u32, u64>,
+    /// `xdp_stats`.
+    pub xdp_stats: Map<u32, u64>,
     /// `device`.
     pub device: Map<u32, Device>,
 }
@@ -104,13 +106,15 @@ impl MapSet {
             service: open.map(&spec::SERVICE)?,
             service_stats: open.map(&spec::SERVICE_STATS)?,
             drop_stats: open.map(&spec::DROP_STATS)?,
+            xdp_stats: open.map(&spec::XDP_STATS)?,
             device: open.map(&spec::DEVICE)?,
         })
     }
 
     /// The names of the maps, and how many entries each has room for.
     pub fn capacities(&self) -> [(&'static str, u32); 24] {
-        let Self { v4, v6, flow_config: _, flow_stats: _, service, service_stats, drop_stats, device } = self;
+        let Self { v4, v6, flow_config: _, flow_stats: _, service, service_stats, drop_stats, xdp_stats: _, device } =
+            self;
         fn of<K: Pod + std::fmt::Debug, V: Pod>(map: &Map<K, V>) -> (&'static str, u32) {
             (map.name(), map.capacity())
         }

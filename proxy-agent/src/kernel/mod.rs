@@ -27,18 +27,21 @@ mod spec;
 mod sys;
 mod tcx;
 mod write;
+mod xdp;
 
 pub use attach::{AttachMode, Attached, Attacher};
 pub use cgroup::{SocketHookError, SocketHooks, SocketLb};
 pub use cleanup::{CleanupError, cleanup};
 pub use direction::Direction;
-pub use error::{AttachError, LoadError, MapError, MapSetError, PinError};
+pub use error::{AttachError, LoadError, MapError, MapSetError, PinError, XdpError};
 pub use flows::flow_config;
 pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
 pub use pins::{PinLock, PinPath};
-pub use programs::{LogError, OBJECT, PEER_LISTS, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram};
+pub use programs::{
+    LogError, OBJECT, PEER_LISTS, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram, UPLINK_PROGRAMS,
+};
 pub use sets::{catch_up, retire_former};
 pub use sock_diag::{AbortError, Aborted};
 pub use spec::Sizes;

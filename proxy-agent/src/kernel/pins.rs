@@ -5,6 +5,7 @@
 //! <pin path>/current                     a symbolic link to the set of maps that the programs use
 //! <pin path>/links/<ifindex>-in
 //! <pin path>/links/<ifindex>-out
+//! <pin path>/links/<ifindex>-xdp         uplinks
 //! <pin path>/links/<program>             socket hooks
 //! ```
 //!
@@ -121,6 +122,11 @@ impl PinPath {
     /// The link of a device.
     pub fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
         self.links().join(format!("{ifindex}-{direction}"))
+    }
+
+    /// The XDP link of a device.
+    pub fn xdp_link(&self, ifindex: u32) -> PathBuf {
+        self.links().join(format!("{ifindex}-xdp"))
     }
 
     /// The link of a socket hook, by its program's name.

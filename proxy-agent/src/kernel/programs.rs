@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya::Btf;
-use aya::programs::{CgroupSockAddr, Iter, Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Iter, Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use tokio::io::Interest;
@@ -23,6 +23,11 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Names of all programs.
 pub const PROGRAMS: [&str; 5] = ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
+
+/// The programs of an uplink with XDP, in the place of `tc_in_eth`: tc's and XDP's.
+pub const UPLINK_PROGRAMS: [&str; 2] = [UPLINK_INGRESS, XDP_PROGRAM];
+const UPLINK_INGRESS: &str = "tc_in_up";
+const XDP_PROGRAM: &str = "xdp_up";
 
 /// A program that translates at sockets.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +149,31 @@ impl Programs {
         Ok(())
     }
 
+    /// Loads the programs of uplinks with XDP. The others work without them.
+    ///
+    /// # Errors
+    /// When the kernel refuses one, as old ones may.
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
+        let name = UPLINK_INGRESS;
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
+        classifier(program)
+            .and_then(SchedClassifier::load)
+            .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+        let name = XDP_PROGRAM;
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
+        <&mut Xdp>::try_from(program)
+            .and_then(Xdp::load)
+            .map_err(|source| LoadError::Program { name, source: Box::new(source) })
+    }
+
+    /// The program of the XDP hook.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn xdp(&self) -> Result<&Xdp, ProgramError> {
+        self.ebpf.program(XDP_PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()
+    }
+
     /// Loads the programs that list what is stored with sockets.
     ///
     /// # Errors
@@ -178,6 +208,7 @@ impl Programs {
         let sockets = SOCKET_PROGRAMS.into_iter().map(|program| program.name);
         PROGRAMS
             .into_iter()
+            .chain(UPLINK_PROGRAMS)
             .chain(sockets)
             .chain(PEER_LISTS)
             .map(|name| {
@@ -196,7 +227,8 @@ impl Programs {
         let name = match (layer, direction) {
             (Layer::Ethernet, Direction::In) => "tc_in_eth",
             (Layer::BridgePort, Direction::In) => "tc_in_port",
-            (Layer::Ethernet | Layer::BridgePort, Direction::Out) => "tc_out_eth",
+            (Layer::Uplink, Direction::In) => UPLINK_INGRESS,
+            (Layer::Ethernet | Layer::BridgePort | Layer::Uplink, Direction::Out) => "tc_out_eth",
             (Layer::Ip, Direction::In) => "tc_in_l3",
             (Layer::Ip, Direction::Out) => "tc_out_l3",
         };

@@ -6,7 +6,7 @@ use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
     Fragment, FragmentKey, Frontend, FrontendKey, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters,
-    ServiceName, ServiceNet, SlotIndex,
+    ServiceName, ServiceNet, SlotIndex, XdpAction,
 };
 
 use crate::plan::Capacities;
@@ -213,6 +213,8 @@ const BACKENDS: MapSize = MapSize::at_least(|sizes| sizes.max_backends);
 const SERVICES: MapSize = MapSize::at_least(|sizes| sizes.max_services);
 /// Where a flow is follows from the size.
 const FLOWS: MapSize = MapSize { of: |sizes| flow_sets(sizes.max_flows), is_kept: true };
+#[expect(clippy::cast_possible_truncation, reason = "the number of actions")]
+const XDP_ACTIONS: MapSize = MapSize::at_least(|_| XdpAction::ALL.len() as u32);
 #[expect(clippy::cast_possible_truncation, reason = "the number of events")]
 const FLOW_EVENTS: MapSize = MapSize::at_least(|_| FlowEvent::ALL.len() as u32);
 const DEVICES: MapSize = MapSize::at_least(|sizes| sizes.max_devices);
@@ -263,10 +265,12 @@ pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind:
 pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> =
     Spec::new("service_stats", MapKind::PerCpuArray, SERVICES).since(4);
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS).since(4);
+pub(super) const XDP_STATS: Spec<u32, u64> = Spec::new("xdp_stats", MapKind::PerCpuArray, XDP_ACTIONS).since(4);
+pub(super) const FIB: Spec<u32, [u64; 8]> = Spec::new("fib", MapKind::PerCpuArray, ONE).since(4);
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES).since(4);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 27] = [
+pub(super) const SHAPES: [Shape; 29] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -293,6 +297,8 @@ pub(super) const SHAPES: [Shape; 27] = [
     SERVICE.shape,
     SERVICE_STATS.shape,
     DROP_STATS.shape,
+    XDP_STATS.shape,
+    FIB.shape,
     DEVICE.shape,
 ];
 

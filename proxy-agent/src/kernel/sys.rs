@@ -33,8 +33,11 @@ const LINK_TYPE_CGROUP: u32 = 3;
 const BPF_TRACE_ITER: u32 = 28;
 /// Flag of an update: only where there is none.
 const BPF_NOEXIST: u64 = 1;
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_TYPE_XDP: u32 = 6;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+const BPF_XDP: u32 = 37;
 
 /// How many programs at one hook of a device are looked through; the kernel allows 64 (`BPF_MPROG_MAX`).
 const MAX_LINKS: usize = 64;
@@ -164,6 +167,12 @@ impl LinkInfo {
     /// Whether it attaches a program to a device by TCX.
     pub(super) fn is_tcx(&self) -> bool {
         self.kind == LINK_TYPE_TCX
+    }
+
+    /// Whether it attaches a program to a device by XDP. The number of the device is the first thing told of such a link.
+    pub(super) fn is_xdp_of(&self, ifindex: u32) -> bool {
+        let [a, b, c, d, ..] = self.cgroup_id.to_ne_bytes();
+        self.kind == LINK_TYPE_XDP && u32::from_ne_bytes([a, b, c, d]) == ifindex
     }
 
     /// Whether it attaches a program to a control group, by the number of its folder, in this way.
@@ -369,6 +378,24 @@ pub(super) fn link_create(program: BorrowedFd<'_>, ifindex: u32, direction: Dire
         ifindex,
         attach_type: attach_type(direction),
         flags: 0,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: there is no address in it.
+    unsafe { bpf(BPF_LINK_CREATE, &mut attr) }.and_then(owned)
+}
+
+/// Attaches a program to a device of this network namespace by XDP: by its driver, or by the kernel behind it.
+pub(super) fn xdp_link_create(program: BorrowedFd<'_>, ifindex: u32, is_generic: bool) -> io::Result<OwnedFd> {
+    /// `XDP_FLAGS_*` (include/uapi/linux/if_link.h).
+    const SKB_MODE: u32 = 1 << 1;
+    const DRV_MODE: u32 = 1 << 2;
+    let mut attr = LinkCreateAttr {
+        prog_fd: raw(program),
+        ifindex,
+        attach_type: BPF_XDP,
+        flags: if is_generic { SKB_MODE } else { DRV_MODE },
         relative_fd: 0,
         pad: 0,
         expected_revision: 0,

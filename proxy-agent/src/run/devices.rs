@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::maps::DeviceRole;
+use proxy_common::maps::{Device, DeviceRole};
 
-use crate::devices::{Layer, Target};
+use crate::devices::{Layer, Target, Xdp};
 use crate::kernel::{Attached, Attacher, MapError, MapSet, Programs, device_name};
 use crate::output::chain;
 use crate::serve::Metrics;
@@ -16,12 +16,20 @@ pub(super) struct Devices {
     attached: BTreeMap<u32, Target>,
     /// Errors that have been reported, by ifindex: none is repeated while it stays the same.
     troubles: BTreeMap<u32, String>,
+    /// Those of XDP programs, which devices can do without; likewise.
+    xdp_troubles: BTreeMap<u32, String>,
     is_swept: bool,
 }
 
 impl Devices {
     pub(super) fn new(attacher: Attacher) -> Self {
-        Self { attacher, attached: BTreeMap::new(), troubles: BTreeMap::new(), is_swept: false }
+        Self {
+            attacher,
+            attached: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            xdp_troubles: BTreeMap::new(),
+            is_swept: false,
+        }
     }
 
     /// Goes on with other programs, which every device gets when it is next attached to.
@@ -59,7 +67,8 @@ impl Devices {
     ) -> bool {
         let mut is_done = self.sweep(&targets, maps);
         for (ifindex, target) in &targets {
-            match self.attach(*ifindex, target, look_closely, maps, metrics) {
+            let target = self.attach_xdp(*ifindex, target, metrics);
+            match self.attach(*ifindex, &target, look_closely, maps, metrics) {
                 Ok(()) => drop(self.troubles.remove(ifindex)),
                 // Gone since it was listed: the next list lacks it.
                 Err(_) if device_name(*ifindex).is_none() => {}
@@ -72,9 +81,54 @@ impl Devices {
         let of_role = |role: DeviceRole| self.attached.values().filter(|it| it.device.role == role as u8).count();
         metrics.set_devices("pod", of_role(DeviceRole::Pod));
         metrics.set_devices("uplink", of_role(DeviceRole::Uplink));
+        metrics
+            .xdp_devices
+            .set(gauge(self.attached.values().filter(|it| it.device.flags & Device::SENDS_ON != 0).count()));
         metrics.devices_failing.set(gauge(self.troubles.len()));
         metrics.set_entries("device", self.attached.len());
         is_done
+    }
+
+    /// Attaches the XDP program to a device that is to have it, and takes it from another. Answers what the device is then:
+    /// one whose driver does not take it has tc alone.
+    fn attach_xdp(&mut self, ifindex: u32, target: &Target, metrics: &Metrics) -> Target {
+        let mut target = target.clone();
+        let name = &target.name;
+        let result = match target.xdp {
+            Some(how) => self
+                .attacher
+                .attach_xdp(ifindex, how, target.has_xdp)
+                .map(|attached| match attached {
+                    Attached::New => tracing::info!("device {name}: XDP attached ({})", described(how)),
+                    Attached::Adopted => tracing::info!("device {name}: XDP program replaced"),
+                    Attached::Repaired => {
+                        metrics.repaired("device", 1);
+                        tracing::warn!("device {name}: the XDP program had been detached, and is back");
+                    }
+                    Attached::Unchanged => {}
+                })
+                .map_err(|error| chain(&error).to_string()),
+            None => self
+                .attacher
+                .detach_xdp(ifindex)
+                .map(|was_there| {
+                    if was_there {
+                        tracing::info!("device {name}: XDP detached");
+                    }
+                })
+                .map_err(|error| chain(&error).to_string()),
+        };
+        match result {
+            Ok(()) => drop(self.xdp_troubles.remove(&ifindex)),
+            Err(trouble) => {
+                if self.xdp_troubles.get(&ifindex) != Some(&trouble) {
+                    tracing::warn!("device {name}: {trouble}: tc does all the work there");
+                    self.xdp_troubles.insert(ifindex, trouble);
+                }
+                target.device.flags &= !Device::SENDS_ON;
+            }
+        }
+        target
     }
 
     fn attach(
@@ -187,7 +241,15 @@ fn describe(target: &Target) -> String {
     let layer = match target.layer {
         Layer::Ethernet => "",
         Layer::BridgePort => ", port of a bridge",
+        Layer::Uplink => ", sends on",
         Layer::Ip => ", no Ethernet header",
     };
     format!("{} ({role}{layer})", target.name)
+}
+
+fn described(how: Xdp) -> &'static str {
+    match how {
+        Xdp::Native => "native",
+        Xdp::Generic => "generic",
+    }
 }

@@ -1,5 +1,6 @@
 //! The programs with maps that are large enough, as long as they may grow.
 
+use crate::devices::XdpMode;
 use crate::kernel::{
     LoadError, LogError, MapSet, MapSetError, PacketLog, PinPath, Programs, Sizes, SocketLb, catch_up, retire_former,
 };
@@ -14,6 +15,8 @@ pub(super) struct Growth {
     pub first: Option<u32>,
     pub log: PacketLog,
     pub socket_lb: SocketLb,
+    /// Whether packets from outside are taken care of by XDP: what was asked for, as long as the kernel takes its programs.
+    pub xdp: XdpMode,
     /// Whether there may be maps that only programs need that have since been replaced.
     pub has_former: bool,
 }
@@ -44,6 +47,12 @@ impl Growth {
         self.has_former = true;
         if self.log != PacketLog::Off {
             programs.forward_log()?;
+        }
+        if self.xdp != XdpMode::Off
+            && let Err(error) = programs.load_xdp()
+        {
+            tracing::warn!("{}: tc does all the work", chain(&error));
+            self.xdp = XdpMode::Off;
         }
         let maps = MapSet::open(programs.maps())?;
         Ok((programs, maps))

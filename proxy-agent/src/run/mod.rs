@@ -131,6 +131,7 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         first: args.initial_entries,
         log,
         socket_lb: args.socket_lb,
+        xdp: args.xdp,
         has_former: true,
     };
     let (mut programs, maps) = growth.begin()?;
@@ -392,7 +393,7 @@ impl Owner {
 
     fn decide(&mut self) -> Decision {
         let node_addresses = self.store.node(&self.node_name).map(|node| node.addresses.clone()).unwrap_or_default();
-        decide(&self.network.borrow_and_update(), &self.filter, &self.pod_devices, &node_addresses)
+        decide(&self.network.borrow_and_update(), &self.filter, &self.pod_devices, self.growth.xdp, &node_addresses)
     }
 
     /// This node, for the model.

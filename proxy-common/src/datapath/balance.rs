@@ -64,7 +64,8 @@ fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<()
     flow.generation = choice.generation;
     flow.service = choice.service;
     if choice.is_masqueraded {
-        flow.flags = Flow::<A>::MASQUERADE;
+        let is_sent_on = env.is_sent_on(&flow.client, &flow.backend);
+        flow.flags = Flow::<A>::MASQUERADE | if is_sent_on { Flow::<A>::SENT_ON } else { 0 };
     }
     Ok(())
 }

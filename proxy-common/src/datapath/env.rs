@@ -4,8 +4,8 @@ use super::Family;
 use super::select::{Choice, Refusal, select};
 use crate::flows::{FlowMemory, Shared};
 use crate::maps::{
-    Affinity, AffinityKey, Backend, Device, Fragment, FragmentKey, Frontend, FrontendKey, Masquerade, RangeKey,
-    ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, Backend, Device, DropReason, Fragment, FragmentKey, Frontend, FrontendKey, Masquerade,
+    RangeKey, ServiceCounters, ServiceNet,
 };
 
 /// The maps of one address family.
@@ -33,6 +33,12 @@ pub trait Tables<A: Shared> {
 
     /// Remembers a client's backend. Where there is no room, the client has no affinity.
     fn store_affinity(&mut self, key: &AffinityKey<A>, affinity: &Affinity);
+
+    /// Whether a new flow's packets come in and leave by uplinks that send them on past the stack, in both directions.
+    #[inline(always)]
+    fn is_sent_on(&mut self, _client: &A, _backend: &A) -> bool {
+        false
+    }
 
     /// The table of flows.
     fn flows(&self) -> Self::Flows;
@@ -96,11 +102,25 @@ pub trait Host {
     /// The device that the packet is on, if the agent knows it.
     fn device(&self) -> Option<Device>;
 
+    /// The packet is to leave by this device, past the stack: [`device`](Self::device) is that one from then on.
+    #[inline(always)]
+    fn leave_by(&mut self, _device: u32) {}
+
     /// Who the clients are that come in here.
     fn origin(&self) -> Origin;
 
     /// Whether one more answer of our own may be given at `now`: see [`AnswerBudget`](crate::maps::AnswerBudget).
     fn may_answer(&mut self, now: u32) -> bool;
+
+    /// Counts a client that nobody serves.
+    #[inline(always)]
+    fn count_refusal(&mut self, service: u32) {
+        self.count(service, |counters| counters.refused += 1);
+    }
+
+    /// Counts a packet that is dropped, where no verdict tells the hook to do so.
+    #[inline(always)]
+    fn count_drop(&mut self, _reason: DropReason) {}
 
     /// Counts on a Service port.
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters));

@@ -105,6 +105,9 @@ pub trait Family: Shared {
     /// ICMP type and code of "port unreachable".
     const PORT_UNREACHABLE: [u8; 2];
 
+    /// Offset of the number of hops that a packet may still take: time to live, or hop limit.
+    const HOPS: usize;
+
     /// Whether the protocol number is a part of what fragments have in common: it is in RFC 791, not in RFC 8200.
     const FRAGMENTS_BY_PROTO: bool;
 
@@ -151,6 +154,7 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 impl Family for Ipv4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const HOPS: usize = 8;
     const FRAGMENTS_BY_PROTO: bool = true;
 
     #[inline(always)]
@@ -250,6 +254,7 @@ impl Family for Ipv4 {
 
 impl Family for Ipv6 {
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const HOPS: usize = 7;
     const FRAGMENTS_BY_PROTO: bool = false;
 
     #[inline(always)]

@@ -156,7 +156,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 ///
 /// Headers are found and lengths compared outside, where the frame leaves more room for others.
 #[inline(never)]
-fn open_flow<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, place: Place) -> Opening {
+pub(super) fn open_flow<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, place: Place) -> Opening {
     let mut flow = NewFlow::default();
     if !is_described::<A, P>(packet, place, env.now(), &mut flow) {
         return Opening::Refused(Refusal::NoFrontend);
@@ -222,7 +222,7 @@ fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to
 /// UDP has no end of its own, so each packet asks whether the backend still serves this Service port. TCP
 /// (and SCTP) goes on until it is closed, whatever becomes of the endpoint; only a SYN may begin anew.
 #[inline(always)]
-fn may_end<A>(parsed: &Parsed<A>) -> bool {
+pub(super) fn may_end<A>(parsed: &Parsed<A>) -> bool {
     match parsed.kind {
         Kind::Udp => true,
         Kind::Tcp | Kind::Sctp => parsed.flags.opens(),

@@ -8,6 +8,7 @@
 //! | `fragment` | fragments without ports, which go where the first one went |
 //! | `ingress` | towards the backend: undo the masquerade of replies, DNAT requests |
 //! | `egress` | towards the wire: undo the DNAT of replies, masquerade requests |
+//! | `forward` | both at once, for what is sent on where it came in |
 //! | [`select`](select()) | frontend to backend: the rules of a Service, without a packet |
 //! | [`socket`] | the same rules for what the node's own processes ask for |
 //! | `balance` | the new flow |
@@ -18,7 +19,7 @@
 //! | `checksum`, `crc32c` | sums, and SCTP's checksum |
 //!
 //! Invariant: a packet that is not of a frontend or of a flow is left as it is, byte for byte.
-//! Absent on purpose: routing, neighbours, TTL (the stack does them), and anything that names a hook.
+//! Absent on purpose: routing and neighbours (the stack does them, or a hook's [`Router`]), and anything that names a hook.
 
 pub mod checksum;
 
@@ -28,6 +29,7 @@ mod egress;
 mod env;
 mod family;
 mod flow;
+mod forward;
 mod fragment;
 mod ingress;
 mod masquerade;
@@ -41,6 +43,7 @@ pub mod socket;
 pub use egress::egress;
 pub use env::{Client, Env, Host, Origin, Tables};
 pub use family::{Family, IpHeader, Part, Place, place};
+pub use forward::{Route, Router, Swift, SwiftStep, Way, accelerate, accelerate_step, onward};
 pub use ingress::{ingress, is_reply};
 pub use packet::{Packet, TransportChange};
 pub use parse::Tuple;

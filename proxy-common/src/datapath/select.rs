@@ -81,7 +81,7 @@ pub fn select<A: Family, E: Env<A>>(
             return Err(Refusal::Drop(DropReason::NoLocalBackend));
         }
         if count == 0 {
-            env.count(frontend.service, |counters| counters.refused += 1);
+            env.count_refusal(frontend.service);
             return Err(Refusal::NobodyServes);
         }
         let mut id = 0;

@@ -106,6 +106,38 @@ impl DropReason {
     }
 }
 
+/// Index into the per-CPU array `xdp_stats`: what XDP did with a packet.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum XdpAction {
+    /// It was translated and sent on past the stack.
+    SentOn = 0,
+    /// It was translated, and went up to the stack.
+    Up = 1,
+    /// It is of no flow and no frontend.
+    NotOurs = 2,
+    /// It was left to tc as it came.
+    Left = 3,
+    /// It was dropped: `drop_stats` says why.
+    Dropped = 4,
+}
+
+impl XdpAction {
+    /// Every action, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::SentOn, Self::Up, Self::NotOurs, Self::Left, Self::Dropped];
+
+    /// The action's name in output and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SentOn => "sent_on",
+            Self::Up => "up",
+            Self::NotOurs => "not_ours",
+            Self::Left => "left",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// Index into the per-CPU array `flow_stats`: what happened in the table of flows.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

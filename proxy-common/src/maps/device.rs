@@ -11,16 +11,24 @@ pub struct Device {
     pub masquerade_v6: Ipv6,
     /// IPv4 address that flows leaving here are masqueraded to; all zero where there is none.
     pub masquerade_v4: Ipv4,
-    /// Ethernet address of the bridge that this device is a port of; all zero where it is none.
-    pub bridge: [u8; 6],
+    /// An Ethernet address: that of the bridge that this device is a port of, or its own where packets are sent on past the
+    /// stack ([`Device::SENDS_ON`]); all zero otherwise.
+    pub ethernet: [u8; 6],
     /// A [`DeviceRole`].
     pub role: u8,
     /// How pods of this node are told from other clients that come in here: a [`DetectLocal`].
     pub detect: u8,
+    /// [`Device::SENDS_ON`].
+    pub flags: u8,
     /// Always 0.
-    pub zero: [u8; 4],
+    pub zero: [u8; 3],
 }
 plain!(Device = 32);
+
+impl Device {
+    /// An uplink with an XDP program: packets of clients outside for pods of other nodes, and the replies, are sent on by it.
+    pub const SENDS_ON: u8 = 1;
+}
 
 /// How a device tells that clients which come in by it are pods of this node (kube-proxy's detectLocalMode).
 #[repr(u8)]

@@ -148,7 +148,7 @@ pub struct Flow<A: Address> {
     pub masquerade: A,
     /// The port that the backend sees instead of the client's; 0 until masqueraded.
     pub masquerade_port: [u8; 2],
-    /// [`Flow::MASQUERADE`].
+    /// [`Flow::MASQUERADE`] and [`Flow::SENT_ON`].
     pub flags: u8,
     /// Always 0.
     pub zero: u8,
@@ -166,6 +166,9 @@ plain!(Flow<Ipv4> = 64, Flow<Ipv6> = 128);
 impl<A: Address> Flow<A> {
     /// The flow's source address is to be replaced where it leaves the node towards the backend.
     pub const MASQUERADE: u8 = 1;
+    /// Beside that: its packets come in and leave by uplinks that send them on past the node's stack, in both directions. Said
+    /// when it begins, for all of its life.
+    pub const SENT_ON: u8 = 2;
 }
 
 /// A packet's addresses and ports, put in the order near, far.

@@ -33,6 +33,8 @@ pub enum FragmentHook {
     Egress = 2,
     /// They come in from a port of a bridge and are replies for the stack, addressed as they are.
     Bridge = 3,
+    /// They come in from an uplink and are sent on past the stack, addressed as they are.
+    Onward = 4,
 }
 
 /// Value of the `fragment_v4` and `fragment_v6` maps: what became of the first piece.

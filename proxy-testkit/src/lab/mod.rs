@@ -17,7 +17,9 @@ mod host;
 mod node;
 pub mod plan;
 mod tun;
+mod wire;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -58,6 +60,8 @@ pub struct Options {
     /// Netfilter, conntrack with it, also sees what node1's bridge passes from pod to pod (`br_netfilter`). Without it
     /// conntrack sees only what is routed, so half of a connection may pass it by.
     pub bridge_netfilter: bool,
+    /// Frames reach the nodes as from a wire: with complete checksums. And what their XDP programs send is taken.
+    pub wired: bool,
     /// A second address for each node, and a second client outside.
     pub second_addresses: bool,
     /// Agents on both nodes, or none.
@@ -72,6 +76,7 @@ impl Default for Options {
             masquerade: true,
             drop_invalid: true,
             bridge_netfilter: false,
+            wired: false,
             second_addresses: false,
             agents: Some(AgentOptions::default()),
         }
@@ -99,6 +104,8 @@ pub struct Lab {
     /// Servers that a test wanted in addition.
     servers: Vec<Servers>,
     _clients: Vec<NetNs>,
+    /// What makes wires of the nodes' uplinks.
+    _wires: Vec<OwnedFd>,
 }
 
 impl Lab {
@@ -131,6 +138,12 @@ impl Lab {
             Overlay::Tun => Some(Tunnel::dig([&node1, &node2])?),
             Overlay::Vxlan | Overlay::Routes => None,
         };
+        let mut wires = Vec::new();
+        if options.wired {
+            for node in ["node1", "node2"] {
+                wires.push(wire::make_wire(&switch, node)?);
+            }
+        }
         let (client_ns, client) = outside_client(&id, &switch, "client", 100)?;
         let (mut clients, mut stranger) = (vec![client_ns], None);
         if options.second_addresses {
@@ -154,6 +167,7 @@ impl Lab {
             manifests,
             servers: Vec::new(),
             _clients: clients,
+            _wires: wires,
         };
         for node in [&lab.node1, &lab.node2] {
             lab.manifests.publish_node(node)?;

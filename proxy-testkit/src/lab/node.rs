@@ -233,8 +233,16 @@ impl Node {
 
     /// How many packets the rule against invalid ones has dropped.
     pub fn invalid_packets(&self) -> Result<u64> {
-        let shown =
-            shell::run(self.host.ns.command("nft").args(["-j", "list", "counter", "inet", "guard", "invalid"]))?;
+        self.counter("invalid")
+    }
+
+    /// How many packets the node's stack has forwarded from one device to another.
+    pub fn forwarded_packets(&self) -> Result<u64> {
+        self.counter("forwarded")
+    }
+
+    fn counter(&self, name: &str) -> Result<u64> {
+        let shown = shell::run(self.host.ns.command("nft").args(["-j", "list", "counter", "inet", "guard", name]))?;
         let shown: serde_json::Value = serde_json::from_str(&shown).context("nft's output is not JSON")?;
         let counters = shown["nftables"].as_array().into_iter().flatten();
         counters
@@ -328,8 +336,10 @@ fn rules(number: u8, options: &Options) -> String {
     rules.push_str(&format!(
         "table inet guard {{
             counter invalid {{}}
+            counter forwarded {{}}
             chain forward {{
                 type filter hook forward priority filter
+                counter name forwarded
                 ct state invalid counter name invalid {verdict}
             }}
         }}\n"

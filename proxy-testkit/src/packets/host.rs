@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytemuck::{Pod, Zeroable};
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
-use proxy_common::datapath::{Host, Origin, Packet, Tables, TransportChange, Verdict, egress, ingress};
+use proxy_common::datapath::{Host, Origin, Packet, Route, Tables, TransportChange, Verdict, Way, egress, ingress};
 use proxy_common::flows::Shared;
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, Device, FlowConfig, FlowEvent, FlowLimits, FlowSet, Fragment,
@@ -14,7 +14,7 @@ use proxy_common::maps::{
 };
 
 use super::flows::HostFlows;
-use super::{Done, Executor, Hook, NODE, Via, World};
+use super::{Done, Executor, Hook, NODE, Via, World, uplink};
 
 /// Maps of one family in memory.
 struct FamilyMaps<A: Shared> {
@@ -54,6 +54,7 @@ pub struct HostEnv {
     device: Device,
     budget: AnswerBudget,
     origin: Option<Origin>,
+    uplink: Option<uplink::Hook>,
     counters: HashMap<u32, ServiceCounters>,
 }
 
@@ -78,6 +79,7 @@ impl HostEnv {
             device,
             budget: AnswerBudget::default(),
             origin: None,
+            uplink: None,
             counters: HashMap::new(),
         }
     }
@@ -86,6 +88,11 @@ impl HostEnv {
     pub fn set_device(&mut self, via: Via) {
         self.device.role = via.role() as u8;
         self.device.detect = via.detect() as u8;
+    }
+
+    /// Sets that the packet comes in by an uplink that sends packets on, and which of its hooks is next.
+    pub(super) fn set_uplink(&mut self, hook: Option<uplink::Hook>) {
+        self.uplink = hook;
     }
 
     /// Sets whose sockets are next.
@@ -141,9 +148,9 @@ impl HostEnv {
     pub fn run(&mut self, hook: Hook, packet: &mut HostPacket) -> Verdict {
         let is_v4 = packet.bytes.first().is_some_and(|byte| byte >> 4 == 4);
         match (hook, is_v4) {
-            (Hook::Ingress, true) => ingress::<Ipv4, _, _>(packet, self),
+            (Hook::Ingress | Hook::Onward, true) => ingress::<Ipv4, _, _>(packet, self),
             (Hook::Egress, true) => egress::<Ipv4, _, _>(packet, self),
-            (Hook::Ingress, false) => ingress::<Ipv6, _, _>(packet, self),
+            (Hook::Ingress | Hook::Onward, false) => ingress::<Ipv6, _, _>(packet, self),
             (Hook::Egress, false) => egress::<Ipv6, _, _>(packet, self),
         }
     }
@@ -199,6 +206,12 @@ impl Host for HostEnv {
         self.budget.take(now)
     }
 
+    fn count_refusal(&mut self, service: u32) {
+        if self.uplink != Some(uplink::Hook::Xdp) {
+            self.count(service, |counters| counters.refused += 1);
+        }
+    }
+
     fn count(&mut self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
         add(self.counters.entry(service).or_default());
     }
@@ -247,6 +260,11 @@ macro_rules! tables {
 
             fn store_affinity(&mut self, key: &AffinityKey<$address>, affinity: &Affinity) {
                 self.$field.affinities.insert(*key, *affinity);
+            }
+
+            fn is_sent_on(&mut self, client: &$address, backend: &$address) -> bool {
+                let is_open = |src, dst| uplink::route(&Way { src, dst, length: 0, proto: 0 }) != Route::Closed;
+                self.uplink.is_some() && is_open(*client, *backend) && is_open(*backend, *client)
             }
 
             fn flows(&self) -> HostFlows<$address> {
@@ -360,10 +378,19 @@ impl Executor for HostExecutor {
     fn run(&mut self, hook: Hook, via: Via, packet: &[u8]) -> Result<Done> {
         self.env.set_device(via);
         let mut packet = HostPacket::new(packet.to_vec());
-        Ok(match self.env.run(hook, &mut packet) {
-            Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
-            Verdict::AnswerNobody | Verdict::AnswerUnknownPort => Done::Reply(packet.bytes),
-            Verdict::Drop(_) => Done::Drop,
-        })
+        if hook == Hook::Onward {
+            return Ok(uplink::run(&mut self.env, &mut packet));
+        }
+        let verdict = self.env.run(hook, &mut packet);
+        Ok(done(verdict, packet))
+    }
+}
+
+/// What a verdict means for the packet.
+pub(super) fn done(verdict: Verdict, packet: HostPacket) -> Done {
+    match verdict {
+        Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
+        Verdict::AnswerNobody | Verdict::AnswerUnknownPort => Done::Reply(packet.bytes),
+        Verdict::Drop(_) => Done::Drop,
     }
 }

@@ -1,4 +1,4 @@
-//! One table of packets, run by every executor: the host's core, tc, and XDP once it is there.
+//! One table of packets, run by every executor: the host's core, tc and XDP.
 //!
 //! A [`Scenario`] is a sentence and a few [`Step`]s; a step is one packet that meets one hook, and what becomes of
 //! it, byte for byte. Flows that a step opens are there for the next.
@@ -8,6 +8,7 @@ mod flows;
 pub mod fuzz;
 mod host;
 mod table;
+mod uplink;
 mod world;
 
 pub use build::{
@@ -16,7 +17,8 @@ pub use build::{
 };
 pub use flows::HostFlows;
 pub use host::{HostEnv, HostExecutor, HostPacket};
-pub use table::scenarios;
+pub use table::{onward, scenarios};
+pub use uplink::WIDTH;
 pub use world::{LOCAL_NODE_PORT, NODE, Places, Tables, World};
 
 use anyhow::{Context, Result, ensure};
@@ -82,6 +84,8 @@ pub enum Hook {
     Ingress,
     /// It leaves through a device.
     Egress,
+    /// It comes in from an uplink by which packets are sent on: by XDP, or by tc if that leaves it alone.
+    Onward,
 }
 
 /// What is to become of a packet.
@@ -92,6 +96,10 @@ pub enum Expect {
     Becomes(Box<dyn Fn(u16) -> Vec<u8>>),
     /// It goes on as this, given the masquerade port that it has itself, which is in the range.
     Masqueraded(Box<dyn Fn(u16) -> Vec<u8>>),
+    /// It is sent on as this, past the stack; given the masquerade port that was seen last.
+    SentOn(Box<dyn Fn(u16) -> Vec<u8>>),
+    /// It is sent on as this, given the masquerade port that it has itself, which is in the range.
+    SentOnMasqueraded(Box<dyn Fn(u16) -> Vec<u8>>),
     /// It goes back as this.
     Reply(Vec<u8>),
     /// It is dropped.
@@ -103,6 +111,8 @@ pub enum Expect {
 pub enum Done {
     /// It goes on.
     Pass(Vec<u8>),
+    /// It was sent on, past the stack.
+    SentOn(Vec<u8>),
     /// It goes back where it came from.
     Reply(Vec<u8>),
     /// It was dropped.
@@ -135,7 +145,9 @@ fn check(step: &Step, sent: &[u8], done: &Done, port: &mut u16) -> Result<()> {
     match (&step.expect, done) {
         (Expect::Untouched, Done::Pass(seen)) => same(sent, seen),
         (Expect::Becomes(expected), Done::Pass(seen)) => same(&expected(*port), seen),
-        (Expect::Masqueraded(expected), Done::Pass(seen)) => {
+        (Expect::SentOn(expected), Done::SentOn(seen)) => same(&expected(*port), seen),
+        (Expect::Masqueraded(expected), Done::Pass(seen))
+        | (Expect::SentOnMasqueraded(expected), Done::SentOn(seen)) => {
             let header = if seen.first().is_some_and(|byte| byte >> 4 == 4) { 20 } else { 40 };
             let source: [u8; 2] = seen.get(header..header + 2).context("no source port")?.try_into()?;
             *port = u16::from_be_bytes(source);
@@ -146,6 +158,9 @@ fn check(step: &Step, sent: &[u8], done: &Done, port: &mut u16) -> Result<()> {
         (Expect::Drop, Done::Drop) => Ok(()),
         (Expect::Untouched | Expect::Becomes(_) | Expect::Masqueraded(_), other) => {
             anyhow::bail!("expected to go on, was {other:02x?}")
+        }
+        (Expect::SentOn(_) | Expect::SentOnMasqueraded(_), other) => {
+            anyhow::bail!("expected to be sent on, was {other:02x?}")
         }
         (Expect::Reply(_), other) => anyhow::bail!("expected a reply, was {other:02x?}"),
         (Expect::Drop, other) => anyhow::bail!("expected to be dropped, was {other:02x?}"),

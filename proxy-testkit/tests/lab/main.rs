@@ -20,3 +20,4 @@ mod sockets;
 mod surface;
 mod variants;
 mod volume;
+mod xdp;

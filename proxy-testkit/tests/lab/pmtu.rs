@@ -11,12 +11,12 @@ use proxy_testkit::server::{ECHO, WHO};
 use crate::common::{STREAM, UDP, alone, usual};
 
 /// Above IPv6's least, below all the lab's own.
-const NARROW: usize = 1300;
+pub(crate) const NARROW: usize = 1300;
 const PORT: u16 = 30085;
 const STREAM_PORT: u16 = 30087;
 
 /// Sends big datagrams that must not be fragmented until the kernel says that they are too big.
-fn learns_by_udp(from: &Host, family: Family, to: std::net::SocketAddr) {
+pub(crate) fn learns_by_udp(from: &Host, family: Family, to: std::net::SocketAddr) {
     let learnt = from.inside(|| {
         let socket = connect_udp(to)?;
         never_fragment(&socket)?;
@@ -36,7 +36,7 @@ fn learns_by_udp(from: &Host, family: Family, to: std::net::SocketAddr) {
     assert_eq!(usize::try_from(learnt).unwrap(), NARROW, "{way}");
 }
 
-fn streams(from: &Host, to: std::net::SocketAddr) {
+pub(crate) fn streams(from: &Host, to: std::net::SocketAddr) {
     from.stream(to, 2 << 20).unwrap_or_else(|error| panic!("{} to {to}: {error}", from.name));
 }
 

@@ -28,14 +28,15 @@ fn get(from: &Host, to: SocketAddr, path: &str) -> io::Result<(u16, String, Stri
     })
 }
 
-fn metrics(node: &Host) -> String {
+/// What an agent tells of its node.
+pub(crate) fn metrics(node: &Host) -> String {
     let (status, _, body) = get(node, "127.0.0.1:10249".parse().unwrap(), "/metrics").unwrap();
     assert_eq!(status, 200);
     body
 }
 
 /// The sum of the samples of a metric whose labels hold all of these.
-fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let is_wanted = |line: &&str| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && labels.iter().all(|it| line.contains(it))

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use proxy_common::maps::{DropReason, FlowEvent, ServiceCounters};
+use proxy_common::maps::{DropReason, FlowEvent, ServiceCounters, XdpAction};
 
 use crate::kernel::{Map, MapError, MapSet};
 use crate::model::ServicePort;
@@ -52,6 +52,9 @@ impl Collector for PinnedMaps {
         let reasons = DropReason::ALL.map(DropReason::name);
         let help = "Packets that did not go on, by reason.";
         encode_array(&mut encoder, "pointsman_dropped_packets", help, "reason", &reasons, &maps.drop_stats)?;
+        let actions = XdpAction::ALL.map(XdpAction::name);
+        let help = "Packets that came in by a device with the XDP program, by what it did with them.";
+        encode_array(&mut encoder, "pointsman_xdp_packets", help, "action", &actions, &maps.xdp_stats)?;
         let events = FlowEvent::ALL.map(FlowEvent::name);
         let help = "What happened in the tables of flows to make room for new flows, or because there was none.";
         encode_array(&mut encoder, "pointsman_flow_table_events", help, "event", &events, &maps.flow_stats)?;

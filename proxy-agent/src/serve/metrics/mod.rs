@@ -64,6 +64,8 @@ pub struct Metrics {
     pub map_writes: Counter,
     /// Devices that should have the programs but cannot be attached to.
     pub devices_failing: Gauge,
+    /// Devices that have the XDP program.
+    pub xdp_devices: Gauge,
     /// Health check node ports that are open.
     pub health_check_listeners: Gauge,
     /// Tries to open one that failed.
@@ -251,6 +253,7 @@ impl Metrics {
                 "Devices that should have the programs but cannot be attached to",
                 Gauge::default(),
             ),
+            xdp_devices: register(r, &p("xdp_devices"), "Devices that have the XDP program", Gauge::default()),
             health_check_listeners: register(
                 r,
                 &p("health_check_listeners"),

@@ -8,6 +8,7 @@ mod errors;
 mod extensions;
 mod forward;
 mod lies;
+mod onward;
 mod pieces;
 mod ports;
 
@@ -36,6 +37,18 @@ pub fn scenarios() -> Vec<Scenario> {
     all.extend(only_v4(&Places::v4()));
     all.extend(lies::padded(&Places::v4()));
     all.extend(extensions::extended(&Places::v6()));
+    all
+}
+
+/// What happens at an uplink by which packets are sent on.
+pub fn onward() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for (family, places) in [("IPv4", Places::v4()), ("IPv6", Places::v6())] {
+        for proto in [Proto::Tcp, Proto::Udp, Proto::Sctp] {
+            all.extend(onward::sent_on(family, &places, proto));
+        }
+        all.push(onward::fragmented(family, &places));
+    }
     all
 }
 
