@@ -8,6 +8,69 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::Event;
 use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service, ServiceCidr};
 
+/// How far events reach: what of the outcome may be different after them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These Services, and nothing else.
+    Services(ChangedServices),
+    /// Anything.
+    Everything,
+}
+
+/// Services of which something is different.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedServices {
+    /// Those of which nothing but slices may be.
+    pub by_slices: BTreeSet<ObjectName>,
+    /// Those that are new, gone or other ones.
+    pub themselves: BTreeSet<ObjectName>,
+}
+
+impl Scope {
+    /// Whether anything may be different.
+    pub fn is_something(&self) -> bool {
+        *self != Self::Nothing
+    }
+
+    /// Widens it by another.
+    pub fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (_, Self::Nothing) | (Self::Everything, _) => {}
+            (Self::Services(services), Self::Services(more)) => {
+                services.by_slices.extend(more.by_slices);
+                services.themselves.extend(more.themselves);
+            }
+            (Self::Nothing, other) | (Self::Services(_), other @ Self::Everything) => *self = other,
+        }
+    }
+
+    /// Everything, if something is different.
+    fn of(is_changed: bool) -> Self {
+        if is_changed { Self::Everything } else { Self::Nothing }
+    }
+
+    /// A Service, if it is different.
+    fn of_service(name: ObjectName, is_changed: bool) -> Self {
+        let service = || ChangedServices { themselves: [name].into(), ..ChangedServices::default() };
+        if is_changed { Self::Services(service()) } else { Self::Nothing }
+    }
+
+    /// What slices reach that belong, or belonged, to these Services. One that belongs to none is a problem to tell of, and
+    /// no Service's.
+    fn of_slices(services: [Option<ObjectName>; 2]) -> Self {
+        let [one, other] = services;
+        match (one, other) {
+            (Some(one), Some(other)) => {
+                Self::Services(ChangedServices { by_slices: [one, other].into(), ..ChangedServices::default() })
+            }
+            _ => Self::Everything,
+        }
+    }
+}
+
 /// Every Service, EndpointSlice, Node and ServiceCIDR that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
@@ -21,19 +84,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// Takes an event in. Returns whether anything is different now, so that a plan may come out different.
-    pub fn apply(&mut self, event: Event) -> bool {
+    /// Takes an event in. Returns what may come out different now.
+    pub fn apply(&mut self, event: Event) -> Scope {
         match event {
             Event::Apply(object) => self.insert(*object),
             Event::Delete(object) => self.remove(&object),
             Event::Listed { kind, objects } => {
-                let mut changed = self.listed.insert(kind);
+                let mut scope = Scope::of(self.listed.insert(kind));
                 for gone in self.references(kind).filter(|known| !objects.contains(known)).collect::<Vec<_>>() {
-                    changed |= self.remove(&gone);
+                    scope.add(self.remove(&gone));
                 }
-                changed
+                scope
             }
-            Event::Problem(_) | Event::Mended(_) => false,
+            Event::Problem(_) | Event::Mended(_) => Scope::Nothing,
         }
     }
 
@@ -56,6 +119,11 @@ impl Store {
     /// The Services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
     }
 
     /// The EndpointSlices, by name.
@@ -98,36 +166,45 @@ impl Store {
         }
     }
 
-    fn insert(&mut self, object: Object) -> bool {
+    fn insert(&mut self, object: Object) -> Scope {
         match object {
-            Object::Service(service) => replace(&mut self.services, service.name.clone(), service),
-            Object::Node(node) => replace(&mut self.nodes, node.name.clone(), node),
-            Object::ServiceCidr(ranges) => replace(&mut self.service_cidrs, ranges.name.clone(), ranges),
+            Object::Service(service) => {
+                let name = service.name.clone();
+                Scope::of_service(name.clone(), replace(&mut self.services, name, service))
+            }
+            Object::Node(node) => Scope::of(replace(&mut self.nodes, node.name.clone(), node)),
+            Object::ServiceCidr(ranges) => Scope::of(replace(&mut self.service_cidrs, ranges.name.clone(), ranges)),
             Object::EndpointSlice(slice) => {
-                if self.slices.get(&slice.name) == Some(&slice) {
-                    return false;
+                let known = self.slices.get(&slice.name);
+                if known == Some(&slice) {
+                    return Scope::Nothing;
                 }
+                let service = slice.service_name();
+                let former = known.map_or_else(|| service.clone(), EndpointSlice::service_name);
                 self.remove_slice(&slice.name);
-                if let Some(service) = slice.service_name() {
+                if let Some(service) = service.clone() {
                     self.slices_of.entry(service).or_default().insert(slice.name.clone());
                 }
                 self.slices.insert(slice.name.clone(), slice);
-                true
+                Scope::of_slices([former, service])
             }
         }
     }
 
-    fn remove(&mut self, object: &ObjectRef) -> bool {
+    fn remove(&mut self, object: &ObjectRef) -> Scope {
         match object {
-            ObjectRef::Service(name) => self.services.remove(name).is_some(),
-            ObjectRef::EndpointSlice(name) => self.remove_slice(name),
-            ObjectRef::Node(name) => self.nodes.remove(name).is_some(),
-            ObjectRef::ServiceCidr(name) => self.service_cidrs.remove(name).is_some(),
+            ObjectRef::Service(name) => Scope::of_service(name.clone(), self.services.remove(name).is_some()),
+            ObjectRef::EndpointSlice(name) => match self.remove_slice(name) {
+                Some(slice) => Scope::of_slices([slice.service_name(), slice.service_name()]),
+                None => Scope::Nothing,
+            },
+            ObjectRef::Node(name) => Scope::of(self.nodes.remove(name).is_some()),
+            ObjectRef::ServiceCidr(name) => Scope::of(self.service_cidrs.remove(name).is_some()),
         }
     }
 
-    fn remove_slice(&mut self, name: &ObjectName) -> bool {
-        let Some(slice) = self.slices.remove(name) else { return false };
+    fn remove_slice(&mut self, name: &ObjectName) -> Option<EndpointSlice> {
+        let slice = self.slices.remove(name)?;
         if let Some(service) = slice.service_name()
             && let Some(names) = self.slices_of.get_mut(&service)
         {
@@ -136,7 +213,7 @@ impl Store {
                 self.slices_of.remove(&service);
             }
         }
-        true
+        Some(slice)
     }
 }
 

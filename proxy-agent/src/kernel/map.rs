@@ -68,6 +68,15 @@ impl<K: Pod + Debug, V: Pod> Map<K, V> {
         })
     }
 
+    /// Writes entries at once, in their order, to a map with one value an entry. False where the kernel cannot, or did not
+    /// write them all: they are then to be written one by one, which tells what is wrong with which.
+    pub(super) fn set_all(&self, keys: &[K], values: &[V]) -> bool {
+        let count = keys.len();
+        self.width == 1
+            && values.len() == count
+            && self.raw.set_all(bytemuck::cast_slice(keys), bytemuck::cast_slice(values), count).is_ok()
+    }
+
     /// Removes an entry of a hash map. Nothing there: nothing to do.
     ///
     /// # Errors

@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
 
-use super::endpoints::{Candidate, Place, categorize_endpoints};
-use super::frontends::{Asked, Ground, frontends, policies, source_ranges};
+use super::frontends::{Asked, Ground, frontends, source_ranges};
+use super::health::NoLocal;
 use super::node_ports::{LOOPBACK, node_port_addresses};
 use super::service_nets::{overlap_message, overlaps, service_nets};
-use super::{Desired, DesiredFrontend, DesiredPort, Family, HealthCheck, ModelOptions, NodeView, ServicePort};
-use crate::object::{EndpointSlice, Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType, TrafficPolicy};
+use super::slices::Endpoints;
+use super::{Desired, DesiredFrontend, DesiredPort, Family, ModelOptions, NodeView, ServicePort};
+use crate::object::{Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType};
 use crate::store::Store;
 
 /// Works out what the kernel should hold on this node, and what is wrong with the objects.
@@ -23,21 +24,10 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         return None;
     }
     let node = store.node(&view.name);
-    let local_ranges = options.detect_local.ranges(node);
-    let detects = [Family::V4, Family::V6].map(|family| options.detect_local.works_for(family, &local_ranges));
-    let mut node_addresses = node_port_addresses(&options.node_port_addresses, node, &view.addresses);
-    if options.localhost_node_ports {
-        node_addresses.extend(LOOPBACK);
-    }
-    let primary = node.map(|node| node.primary.as_slice()).unwrap_or_default();
-    let mut model = Model {
-        store,
-        place: Place { node: &view.name, zone: node.and_then(|node| node.zone.as_deref()) },
-        ground: Ground { options, node_addresses: &node_addresses, primary, detects },
-        claims: HashMap::new(),
-        desired: Desired { local_ranges, node_addresses: own_addresses(node, view), ..Desired::default() },
-        problems: Vec::new(),
-    };
+    let parts = Parts::of(store, view, options);
+    let local_ranges = parts.local_ranges.clone();
+    let node_addresses = own_addresses(node, view);
+    let mut model = Model::new(&parts, Desired { local_ranges, node_addresses, ..Desired::default() });
     let proxy = options.proxy_name.as_deref();
     let has_addresses = |service: &&Service| !service.headless && service.service_type != ServiceType::ExternalName;
     for service in store.services().filter(has_addresses) {
@@ -75,6 +65,7 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     }
     // Frontends are claimed kind by kind.
     model.problems.sort_by(|one, other| one.object.cmp(&other.object));
+    model.desired.no_local = NoLocal::of(&model.desired.ports);
     Some((model.desired, model.problems))
 }
 
@@ -86,34 +77,69 @@ fn own_addresses(node: Option<&Node>, view: &NodeView) -> BTreeSet<IpAddr> {
 }
 
 /// A Service port and the frontends that it asks for, or has got.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     service: &'a Service,
-    spec: &'a PortSpec,
+    pub(super) spec: &'a PortSpec,
     port: ServicePort,
-    asked: Vec<Asked>,
-    got: BTreeMap<(IpAddr, u16), DesiredFrontend>,
+    pub(super) asked: Vec<Asked>,
+    pub(super) got: BTreeMap<(IpAddr, u16), DesiredFrontend>,
 }
 
-struct Model<'a> {
+/// What is the same for all Services.
+pub(super) struct Parts<'a> {
     store: &'a Store,
-    place: Place<'a>,
+    view: &'a NodeView,
+    options: &'a ModelOptions,
+    /// Where NodePorts are answered.
+    node_addresses: BTreeSet<IpAddr>,
+    primary: &'a [IpAddr],
+    detects: [bool; 2],
+    /// The ranges by which clients on this node are known.
+    local_ranges: BTreeSet<IpNet>,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn of(store: &'a Store, view: &'a NodeView, options: &'a ModelOptions) -> Self {
+        let node = store.node(&view.name);
+        let local_ranges = options.detect_local.ranges(node);
+        let detects = [Family::V4, Family::V6].map(|family| options.detect_local.works_for(family, &local_ranges));
+        let mut node_addresses = node_port_addresses(&options.node_port_addresses, node, &view.addresses);
+        if options.localhost_node_ports {
+            node_addresses.extend(LOOPBACK);
+        }
+        let primary = node.map(|node| node.primary.as_slice()).unwrap_or_default();
+        Self { store, view, options, node_addresses, primary, detects, local_ranges }
+    }
+}
+
+pub(super) struct Model<'a> {
+    endpoints: Endpoints<'a>,
     ground: Ground<'a>,
     /// Who has each frontend already.
     claims: HashMap<(IpAddr, u16, Protocol), ServicePort>,
-    desired: Desired,
-    problems: Vec<Problem>,
+    pub(super) desired: Desired,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl<'a> Model<'a> {
-    fn is_ours(&self, slice: &EndpointSlice) -> bool {
-        slice.labels.are_for(self.ground.options.proxy_name.as_deref())
+    /// With nothing of any Service yet.
+    pub(super) fn new(parts: &'a Parts<'a>, desired: Desired) -> Self {
+        let Parts { store, view, options, node_addresses, primary, detects, .. } = parts;
+        Self {
+            endpoints: Endpoints::new(store, view, options),
+            ground: Ground { options, node_addresses, primary, detects: *detects },
+            claims: HashMap::new(),
+            desired,
+            problems: Vec::new(),
+        }
     }
 
     fn problem(&mut self, service: &Service, message: String) {
         self.problems.push(Problem::of(ObjectRef::Service(service.name.clone()), message));
     }
 
-    fn service(&mut self, service: &'a Service, wanted: &mut Vec<Wanted<'a>>) {
+    /// Adds what a Service asks for.
+    pub(super) fn service(&mut self, service: &'a Service, wanted: &mut Vec<Wanted<'a>>) {
         if service.headless || service.service_type == ServiceType::ExternalName {
             return;
         }
@@ -168,75 +194,24 @@ impl<'a> Model<'a> {
     }
 
     /// Finds the backends of a Service port that has a frontend.
-    fn serve(&mut self, wanted: Wanted<'_>) {
+    pub(super) fn serve(&mut self, wanted: Wanted<'_>) {
         let Wanted { service, spec, port, asked: _, got: frontends } = wanted;
         if frontends.is_empty() {
             return;
         }
-        let candidates = self.candidates(service, spec, port.family);
-        let categorized = categorize_endpoints(&candidates, policies(frontends.values()), self.place);
+        let (backends, has_endpoints) = self.endpoints.of(service, spec, port.family, &frontends);
         let source_ranges = if frontends.values().any(|frontend| frontend.guarded) {
             source_ranges(&self.ground, service, port.family)
         } else {
             BTreeSet::new()
         };
-        let desired = DesiredPort {
-            backends: categorized.backends(&candidates),
-            has_endpoints: categorized.any,
-            affinity: service.affinity,
-            source_ranges,
-            frontends,
-        };
+        let desired = DesiredPort { backends, has_endpoints, affinity: service.affinity, source_ranges, frontends };
         self.desired.ports.insert(port, desired);
     }
 
-    /// The endpoints of a Service port, from all of its slices. A slice's port belongs to the Service's port of
-    /// the same name and protocol, with a number that may be another one in each slice.
-    fn candidates(&self, service: &Service, spec: &PortSpec, family: Family) -> BTreeMap<SocketAddr, Candidate<'a>> {
-        let mut candidates: BTreeMap<SocketAddr, Candidate<'a>> = BTreeMap::new();
-        for slice in self.store.slices_of(&service.name).filter(|slice| self.is_ours(slice)) {
-            let matching = |port: &&_| is_port(port, spec);
-            for port in slice.ports.iter().filter(matching) {
-                for endpoint in slice.endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family) {
-                    let candidate = Candidate {
-                        ready: endpoint.ready,
-                        serving: endpoint.serving,
-                        terminating: endpoint.terminating,
-                        local: endpoint.node.as_deref() == Some(self.place.node),
-                        zones: endpoint.zones.iter().map(String::as_str).collect(),
-                        nodes: endpoint.nodes.iter().map(String::as_str).collect(),
-                    };
-                    let address = SocketAddr::new(endpoint.address, port.port.get());
-                    match candidates.entry(address) {
-                        std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(candidate)),
-                        std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(candidate),
-                    }
-                }
-            }
-        }
-        candidates
-    }
-
-    /// What a load balancer that asks this node is to hear. Only ready endpoints count, so that it stops sending
-    /// clients here while the last ones terminate, though those who come are still served (KEP-1669).
     fn health_check(&mut self, service: &Service) {
-        let is_asked = service.service_type == ServiceType::LoadBalancer
-            && service.external_policy == TrafficPolicy::Local
-            && !service.cluster_ips.is_empty();
-        let Some(port) = service.health_check_node_port.filter(|_| is_asked) else { return };
-        let mut local = BTreeSet::new();
-        for slice in self.store.slices_of(&service.name).filter(|slice| self.is_ours(slice)) {
-            if !slice.ports.iter().any(|port| service.ports.iter().any(|spec| is_port(port, spec))) {
-                continue;
-            }
-            let here = slice.endpoints.iter().filter(|endpoint| endpoint.node.as_deref() == Some(self.place.node));
-            local.extend(here.filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address));
+        if let Some(check) = self.endpoints.health_check(service) {
+            self.desired.health_checks.insert(service.name.clone(), check);
         }
-        let check = HealthCheck { port, local_endpoints: local.len() };
-        self.desired.health_checks.insert(service.name.clone(), check);
     }
-}
-
-fn is_port(port: &crate::object::EndpointPort, spec: &PortSpec) -> bool {
-    port.name == spec.name && port.protocol == spec.protocol
 }

@@ -1,12 +1,12 @@
 //! What is said of the Services to others than the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proxy_common::maps::FrontendKind;
 
 use super::node_ports::node_port_addresses;
-use super::{Desired, Family, List, ModelOptions, NodePortAddresses, NodeView};
+use super::{DesiredPort, Family, List, ModelOptions, NodePortAddresses, NodeView, ServicePort};
 use crate::store::Store;
 
 /// How many Service ports have endpoints, but under a Local policy none on this node (kube-proxy's metric
@@ -17,22 +17,42 @@ pub struct NoLocal {
     pub by_family: [[usize; 2]; 2],
 }
 
-/// Counts them.
-pub fn no_local(desired: &Desired) -> NoLocal {
-    let mut counts = NoLocal::default();
-    for (port, want) in &desired.ports {
-        if !want.has_endpoints || want.backends.values().any(|backend| backend.lists.contain(List::Local)) {
-            continue;
-        }
+impl NoLocal {
+    /// Counts them.
+    pub(super) fn of(ports: &BTreeMap<ServicePort, DesiredPort>) -> Self {
+        let mut counts = Self::default();
+        ports.iter().for_each(|(port, want)| counts.add(Self::of_port(port, want)));
+        counts
+    }
+
+    /// Those of one Service port: 1 or 0 each.
+    pub(super) fn of_port(port: &ServicePort, want: &DesiredPort) -> Self {
+        let mut counts = Self::default();
         let frontends = || want.frontends.values();
         let internal = frontends().any(|it| it.kind == FrontendKind::ClusterIp && it.inside == List::Local);
         let external = frontends().any(|it| it.kind != FrontendKind::ClusterIp && it.outside == List::Local);
+        let is_served = || want.backends.values().any(|backend| backend.lists.contain(List::Local));
+        if !want.has_endpoints || !(internal || external) || is_served() {
+            return counts;
+        }
         let [v4, v6] = &mut counts.by_family;
-        let [internals, externals] = if port.family == Family::V4 { v4 } else { v6 };
-        *internals += usize::from(internal);
-        *externals += usize::from(external);
+        let of_family = if port.family == Family::V4 { v4 } else { v6 };
+        *of_family = [usize::from(internal), usize::from(external)];
+        counts
     }
-    counts
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.each(other, usize::saturating_add);
+    }
+
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.each(other, usize::saturating_sub);
+    }
+
+    fn each(&mut self, other: Self, change: fn(usize, usize) -> usize) {
+        let counts = self.by_family.iter_mut().flatten();
+        counts.zip(other.by_family.into_iter().flatten()).for_each(|(count, by)| *count = change(*count, by));
+    }
 }
 
 /// Where health check node ports are to be served: on the addresses of NodePorts. Empty where that is all of them, or

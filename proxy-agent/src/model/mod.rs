@@ -6,10 +6,12 @@ mod desired;
 mod endpoints;
 mod frontends;
 mod health;
+mod held;
 mod node;
 mod node_ports;
 mod options;
 mod service_nets;
+mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +24,8 @@ use proxy_common::maps::FrontendKind;
 use crate::object::{ObjectName, Protocol};
 
 pub use desired::desired;
-pub use health::{NoLocal, health_check_addresses, no_local};
+pub use health::{NoLocal, health_check_addresses};
+pub use held::{Changes, Held};
 pub use node::is_eligible;
 pub use node_ports::NodePortAddresses;
 pub use options::{DetectLocal, ModelOptions};
@@ -85,6 +88,14 @@ pub struct ServicePort {
     pub family: Family,
 }
 
+impl ServicePort {
+    /// The least of all that a Service can have, in their order.
+    fn first_of(service: &ObjectName) -> Self {
+        let service = service.clone();
+        Self { service, port_name: String::new(), port: 0, protocol: Protocol::Tcp, family: Family::V4 }
+    }
+}
+
 impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.service)?;
@@ -115,6 +126,8 @@ pub struct Desired {
     pub overlaps: BTreeMap<IpNet, String>,
     /// What load balancers are to be told about this node, by Service. Nothing for the kernel.
     pub health_checks: BTreeMap<ObjectName, HealthCheck>,
+    /// How many Service ports are without an endpoint that a Local policy needs. Nothing for the kernel either.
+    pub no_local: NoLocal,
 }
 
 /// What the kernel should hold for one Service port.

@@ -4,15 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod changes;
+mod held;
 mod rules;
 mod service_nets;
 
 use std::collections::BTreeSet;
 
-use super::{Desired, ModelOptions, NodePortAddresses, NodeView, desired};
+use super::{Desired, Held, ModelOptions, NodePortAddresses, NodeView, desired};
 use crate::event::Event;
 use crate::object::{Kind, Object};
-use crate::store::Store;
+use crate::store::{Scope, Store};
 use crate::watch::manifests::read_text;
 
 /// The node that the tests look from, with one address that its Node object does not have.
@@ -416,17 +417,17 @@ fn the_store_knows_what_changed_and_forgets_what_is_gone() {
     let all = objects(&format!(
         "        Service web\n        spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n{SLICE}"
     ));
-    let apply = |store: &mut Store, object: &Object| store.apply(Event::Apply(Box::new(object.clone())));
+    let apply = |store: &mut Store, object: &Object| store.apply(Event::Apply(Box::new(object.clone()))).is_something();
     for object in &all {
         assert!(apply(&mut store, object), "new");
         assert!(!apply(&mut store, object), "the same again");
     }
     assert_eq!(store.missing().collect::<Vec<_>>(), [Kind::Service, Kind::EndpointSlice]);
-    assert!(store.apply(listed(Kind::Service, &all)), "now it is listed");
+    assert!(store.apply(listed(Kind::Service, &all)).is_something(), "now it is listed");
     assert!(!store.is_synced());
-    assert!(store.apply(listed(Kind::EndpointSlice, &all)));
+    assert!(store.apply(listed(Kind::EndpointSlice, &all)).is_something());
     assert!(store.is_synced());
-    assert!(!store.apply(listed(Kind::EndpointSlice, &all)), "listed again, and nothing else");
+    assert!(!store.apply(listed(Kind::EndpointSlice, &all)).is_something(), "listed again, and nothing else");
     assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0).len(), 1);
 
     // A slice goes over to another Service and back, and away.
@@ -437,12 +438,12 @@ fn the_store_knows_what_changed_and_forgets_what_is_gone() {
     assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0), without);
     assert!(apply(&mut store, &all[1]));
     assert_ne!(short(&desired(&store, &node(), &options()).unwrap().0), without);
-    assert!(store.apply(Event::Delete(all[1].reference())));
-    assert!(!store.apply(Event::Delete(all[1].reference())));
+    assert!(store.apply(Event::Delete(all[1].reference())).is_something());
+    assert!(!store.apply(Event::Delete(all[1].reference())).is_something());
     assert_eq!(short(&desired(&store, &node(), &options()).unwrap().0), without);
 
     // A list that does not have it any more.
-    assert!(store.apply(Event::Listed { kind: Kind::Service, objects: BTreeSet::new() }));
+    assert!(store.apply(Event::Listed { kind: Kind::Service, objects: BTreeSet::new() }).is_something());
     assert!(desired(&store, &node(), &options()).unwrap().0.ports.is_empty());
 
     // Service flips: ClusterIP, ExternalName, NodePort, nothing of the former left.

@@ -15,9 +15,9 @@ use super::{Capacities, Change, ChangeKind, FamilyOp, FamilyTables, Full, Op, Pl
 use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
 
 /// What both families write to.
-pub(super) struct Output {
+pub(super) struct Output<'a> {
     pub plan: Plan,
-    pub ids: ServiceIds,
+    pub ids: ServiceIds<'a>,
 }
 
 /// Plans the Service ports of one family.
@@ -25,8 +25,7 @@ pub(super) struct Builder<'a, A: PlanFamily> {
     realized: &'a Realized,
     tables: &'a FamilyTables<A>,
     capacities: &'a Capacities,
-    /// Made when first needed: most plans need none.
-    free_slots: Option<FreeSlots>,
+    free_slots: FreeSlots<'a>,
     /// Backend ids from here on were not given out by this plan.
     next_backend: u32,
     /// How many backends, frontends and ranges this plan adds.
@@ -65,12 +64,13 @@ enum Slots {
 
 impl<'a, A: PlanFamily> Builder<'a, A> {
     pub(super) fn new(realized: &'a Realized, capacities: &'a Capacities) -> Self {
+        let tables = A::tables(realized);
         Self {
             realized,
-            tables: A::tables(realized),
+            tables,
             capacities,
-            free_slots: None,
-            next_backend: 1,
+            free_slots: FreeSlots::new(tables.slot_use(), capacities.slots),
+            next_backend: tables.free_backend(),
             added_backends: 0,
             added_frontends: 0,
             added_ranges: 0,
@@ -122,8 +122,26 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         }
     }
 
+    /// Plans for those of the ClusterIPs that have come or gone, as [`Self::place_cluster_ips`] does for all.
+    pub(super) fn place_some_cluster_ips(&mut self, plan: &mut Plan, desired: &Desired, addresses: &BTreeSet<IpAddr>) {
+        for address in addresses {
+            let range = [IpNet::from(*address)].into();
+            for key in range_keys::<A>(RangeKey::<A>::CLUSTER_IPS, &range) {
+                let has_room = self.tables.range_count() + self.added_ranges < self.capacities.ranges as usize;
+                match (desired.cluster_ips.contains(address), self.tables.has_range(&key)) {
+                    (true, false) if has_room => {
+                        self.added_ranges += 1;
+                        plan.ops.push(A::op(FamilyOp::SetRange { key }));
+                    }
+                    (false, true) => self.dropped_ranges.push(key),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Plans for one Service port.
-    pub(super) fn place(&mut self, out: &mut Output, port: &ServicePort, want: &DesiredPort) {
+    pub(super) fn place(&mut self, out: &mut Output<'_>, port: &ServicePort, want: &DesiredPort) {
         let known = self.realized.id(port);
         self.kept.extend(known);
         if let Err(NoRoom(map, capacity)) = self.try_place(out, port, want, known) {
@@ -134,7 +152,7 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
     /// Checks that there is room for everything before it takes or writes anything.
     fn try_place(
         &mut self,
-        out: &mut Output,
+        out: &mut Output<'_>,
         port: &ServicePort,
         want: &DesiredPort,
         known: Option<u32>,
@@ -287,16 +305,11 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             }
             lists = Some(layout);
         }
-        let capacity = self.capacities.slots;
-        let free = self.free_slots.get_or_insert_with(|| {
-            let used = tables.frontends().flat_map(|(_, frontend)| slot_ranges(frontend));
-            FreeSlots::new(used.collect(), capacity)
-        });
-        if let Some(first) = free.take(layout.length()) {
+        if let Some(first) = self.free_slots.take(layout.length()) {
             return Ok((layout, Slots::Write(first)));
         }
         let layout = lists.unwrap_or(layout);
-        if let Some(first) = free.take(layout.length()) {
+        if let Some(first) = self.free_slots.take(layout.length()) {
             return Ok((layout, Slots::Write(first)));
         }
         let is_own = |slot: &u32| {
@@ -309,7 +322,7 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             {
                 Ok((layout, Slots::Write(stretch.start)))
             }
-            _ => Err(NoRoom(A::SLOT_MAP, capacity)),
+            _ => Err(NoRoom(A::SLOT_MAP, self.capacities.slots)),
         }
     }
 
@@ -393,13 +406,17 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         }
     }
 
-    /// The operations that take away what is no longer wanted, of wanted Service ports and of all others:
+    /// The Service port ids that something is held for and that do not stay.
+    pub(super) fn unwanted(&self) -> BTreeSet<u32> {
+        self.tables.services().filter(|service| !self.kept.contains(service)).collect()
+    }
+
+    /// The operations that take away what is no longer wanted, of wanted Service ports and all of those that are `gone`:
     /// frontends, and the backends and ranges to be freed after all of those of both families.
-    pub(super) fn leftovers(self) -> (Vec<Op>, Vec<Op>) {
+    pub(super) fn leftovers(self, gone: &BTreeSet<u32>) -> (Vec<Op>, Vec<Op>) {
         let (mut frontends, mut backends) = (self.dropped_frontends, self.dropped_backends);
         let mut ranges = self.dropped_ranges;
-        let gone: BTreeSet<u32> = self.tables.services().filter(|service| !self.kept.contains(service)).collect();
-        for service in gone {
+        for service in gone.iter().copied() {
             frontends.extend(self.tables.frontends_of(service).map(|(key, _)| *key));
             backends.extend(self.tables.backends_of(service).map(|(id, _)| id));
             if RangeKey::<A>::is_service(service) {

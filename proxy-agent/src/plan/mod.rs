@@ -20,7 +20,7 @@ mod tables;
 pub use change::{Change, ChangeKind, Full};
 pub use family::PlanFamily;
 pub use op::{FamilyOp, Op};
-pub use planner::plan;
+pub use planner::{plan, plan_changes};
 pub use realized::Realized;
 pub use tables::FamilyTables;
 

@@ -6,6 +6,7 @@ use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::ServiceName;
 
 use super::name::FREE;
+use super::tables::FirstFree;
 use super::{Capacities, FamilyTables, Op};
 use crate::model::ServicePort;
 
@@ -19,6 +20,8 @@ pub struct Realized {
     /// The names in use, by id. `None` is an entry that names no Service port.
     names: BTreeMap<u32, Option<ServicePort>>,
     ids: HashMap<ServicePort, u32>,
+    /// Of those without a name.
+    free_id: FirstFree,
     v4: FamilyTables<Ipv4>,
     v6: FamilyTables<Ipv6>,
 }
@@ -41,6 +44,7 @@ impl Realized {
             self.ids.remove(&old);
         }
         if *name == FREE {
+            self.free_id.0 = self.free_id.0.min(id.max(1));
             return;
         }
         let port = ServicePort::try_from(name).ok();
@@ -49,6 +53,19 @@ impl Realized {
             self.ids.entry(port.clone()).and_modify(|first| *first = id.min(*first)).or_insert(id);
         }
         self.names.insert(id, port);
+        while self.names.contains_key(&self.free_id.0) {
+            self.free_id.0 += 1;
+        }
+    }
+
+    /// The lowest id without a name.
+    pub(super) fn free_id(&self) -> u32 {
+        self.free_id.0
+    }
+
+    /// Whether an id has a name, or anything refers to it.
+    pub(super) fn uses(&self, id: u32) -> bool {
+        self.names.contains_key(&id) || self.v4.refers_to(id) || self.v6.refers_to(id)
     }
 
     /// The id of a Service port.
@@ -62,7 +79,7 @@ impl Realized {
     }
 
     /// The Service port ids in use. `None` where the entry names no Service port.
-    pub fn services(&self) -> impl Iterator<Item = (u32, Option<&ServicePort>)> {
+    pub fn services(&self) -> impl ExactSizeIterator<Item = (u32, Option<&ServicePort>)> {
         self.names.iter().map(|(id, port)| (*id, port.as_ref()))
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use proxy_common::maps::{Backend, Frontend, FrontendKey, RangeKey, SERVICE_NETS, ServiceNet};
 
+use super::slots::SlotUse;
 use super::{Capacities, FamilyOp, PlanFamily};
 
 /// A copy of the maps of one family, with the indexes that a plan needs.
@@ -22,8 +23,20 @@ pub struct FamilyTables<A: PlanFamily> {
     backends_of: HashMap<u32, BTreeSet<u32>>,
     ranges_of: HashMap<u32, BTreeSet<RangeKey<A>>>,
     service_nets: [ServiceNet<A>; SERVICE_NETS as usize],
+    slot_use: SlotUse,
+    free_backend: FirstFree,
     live: usize,
     ranges: usize,
+}
+
+/// The lowest id that is free. 0 is never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FirstFree(pub u32);
+
+impl Default for FirstFree {
+    fn default() -> Self {
+        Self(1)
+    }
 }
 
 impl<A: PlanFamily> FamilyTables<A> {
@@ -41,13 +54,16 @@ impl<A: PlanFamily> FamilyTables<A> {
                 }
             }
             FamilyOp::SetFrontend { key, frontend } => {
+                slot_ranges(frontend).for_each(|range| self.slot_use.enter(range));
                 if let Some(old) = self.frontends.insert(*key, *frontend) {
+                    slot_ranges(&old).for_each(|range| self.slot_use.leave(range));
                     take_out(&mut self.frontends_of, old.service, key);
                 }
                 self.frontends_of.entry(frontend.service).or_default().insert(*key);
             }
             FamilyOp::DeleteFrontend { key } => {
                 if let Some(old) = self.frontends.remove(key) {
+                    slot_ranges(&old).for_each(|range| self.slot_use.leave(range));
                     take_out(&mut self.frontends_of, old.service, key);
                 }
             }
@@ -80,6 +96,17 @@ impl<A: PlanFamily> FamilyTables<A> {
             self.backends_of.entry(backend.service).or_default().insert(id);
             self.live += 1;
         }
+        if !backend.is_live() {
+            self.free_backend.0 = self.free_backend.0.min(id.max(1));
+        }
+        while self.backend(self.free_backend.0).is_live() {
+            self.free_backend.0 += 1;
+        }
+    }
+
+    /// The lowest backend id that is free.
+    pub(super) fn free_backend(&self) -> u32 {
+        self.free_backend.0
     }
 
     /// A frontend.
@@ -135,6 +162,11 @@ impl<A: PlanFamily> FamilyTables<A> {
         self.ranges_of.get(&owner).into_iter().flatten()
     }
 
+    /// Whether there is this range.
+    pub(super) fn has_range(&self, key: &RangeKey<A>) -> bool {
+        self.ranges_of.get(&key.owner).is_some_and(|keys| keys.contains(key))
+    }
+
     /// The ranges that ClusterIPs are from, unused entries included.
     pub fn service_nets(&self) -> &[ServiceNet<A>] {
         &self.service_nets
@@ -147,15 +179,18 @@ impl<A: PlanFamily> FamilyTables<A> {
 
     /// How many slots frontends lead to. Lists that several frontends share count once.
     pub fn slots_in_use(&self) -> usize {
-        let ranges: BTreeSet<(u32, u32)> =
-            self.frontends.values().flat_map(slot_ranges).map(|range| (range.start, range.end)).collect();
-        let mut end = 0;
-        let mut count = 0;
-        for (start, stop) in ranges {
-            count += stop.saturating_sub(start.max(end));
-            end = end.max(stop);
-        }
-        count as usize
+        self.slot_use.in_use() as usize
+    }
+
+    /// Which slots frontends lead to.
+    pub(super) fn slot_use(&self) -> &SlotUse {
+        &self.slot_use
+    }
+
+    /// Whether frontends, backends or ranges refer to a Service port id.
+    pub(super) fn refers_to(&self, service: u32) -> bool {
+        let has_ranges = RangeKey::<A>::is_service(service) && self.ranges_of.contains_key(&service);
+        self.frontends_of.contains_key(&service) || self.backends_of.contains_key(&service) || has_ranges
     }
 
     /// How large the maps of this family have to be, at least, to hold this.

@@ -5,27 +5,39 @@ use tokio::time::Instant;
 
 use super::growth::GrowthError;
 use super::services::{Failed, Round};
-use super::{FAMILIES, OVERLAP, Owner};
+use super::{FAMILIES, OTHERS, OVERLAP, Owner};
 use crate::devices::Decision;
 use crate::events::Notice;
 use crate::kernel::Sizes;
-use crate::model::{Family, NodeView, no_local, overlap_message};
+use crate::model::{Family, NodeView, overlap_message};
+use crate::object::Kind;
 use crate::output::chain;
 use crate::serve::Checks;
 use crate::serve::metrics::gauge;
+use crate::store::Scope;
 
 impl Owner {
     /// Makes devices and maps what they should be, and maps larger that are full. False if something has to be tried
     /// again.
     pub(super) fn bring_into_kernel(&mut self) -> bool {
-        loop {
-            let is_done = self.bring_once();
-            let Some(sizes) = self.services.wanted() else { return is_done };
+        let mut scope = std::mem::take(&mut self.pending);
+        // Looking at the network takes note of its changes.
+        if self.inspects || !self.is_ready || self.network.has_changed().unwrap_or_default() {
+            scope = Scope::Everything;
+        }
+        let is_done = loop {
+            let is_done = self.bring_once(&scope);
+            let Some(sizes) = self.services.wanted() else { break is_done };
             if let Err(error) = self.grow(&sizes) {
                 tracing::error!("{}; trying again", chain(&error));
-                return false;
+                break false;
             }
+            scope = Scope::Everything;
+        };
+        if !is_done {
+            self.pending = Scope::Everything;
         }
+        is_done
     }
 
     /// Goes on with larger maps and with programs that use them.
@@ -37,13 +49,20 @@ impl Owner {
         Ok(())
     }
 
-    fn bring_once(&mut self) -> bool {
+    fn bring_once(&mut self, scope: &Scope) -> bool {
         let Decision { attach, addresses, own } = self.decide();
         let view = self.view(addresses, own);
+        if let Scope::Services(_) = scope {
+            // Devices and hooks are as they were where nothing but Services has changed.
+            let (is_done, _) = self.bring_services(&view, scope);
+            let has_freed = self.services.has_freed();
+            self.sockets.abort_orphans(has_freed, self.devices.programs(), self.services.maps());
+            return is_done;
+        }
         let mut filled = None;
         if self.devices.programs().need_filling() {
             // Programs with maps that are still empty must not take the place of others.
-            let (is_done, _) = self.bring_services(&view);
+            let (is_done, _) = self.bring_services(&view, scope);
             if !is_done || !self.store.is_synced() || self.services.wanted().is_some() {
                 return is_done;
             }
@@ -58,7 +77,7 @@ impl Owner {
         let sockets = self.sockets.reconcile(self.devices.programs(), self.state.metrics());
         // Now that no program is left of those before: what is written next, they would not know of.
         let former = !(devices && sockets) || self.growth.retire_former();
-        let mut services = filled.unwrap_or_else(|| self.bring_services(&view).0);
+        let mut services = filled.unwrap_or_else(|| self.bring_services(&view, scope).0);
         if inspects && services {
             services = self.inspect_services(&view);
         }
@@ -72,10 +91,22 @@ impl Owner {
         is_done
     }
 
+    /// Whether it is too early for Services, as what else is watched is about to come.
+    fn waits_for_others(&mut self) -> bool {
+        if !self.store.is_synced() {
+            return false;
+        }
+        let since = *self.synced_since.get_or_insert_with(Instant::now);
+        since.elapsed() < OTHERS && !Kind::ALL.into_iter().all(|kind| self.store.has_listed(kind))
+    }
+
     /// Brings the maps to what the store says. False if something has to be tried again; with how many entries were written.
-    fn bring_services(&mut self, view: &NodeView) -> (bool, usize) {
+    fn bring_services(&mut self, view: &NodeView, scope: &Scope) -> (bool, usize) {
+        if self.waits_for_others() {
+            return (false, 0);
+        }
         let began = Instant::now();
-        match self.services.reconcile(&self.store, view) {
+        match self.services.reconcile(&self.store, view.clone(), scope) {
             Ok(Some(round)) => {
                 self.state.metrics().synced(began.elapsed(), round.is_full);
                 let (is_done, writes) = (round.is_done, round.writes);
@@ -99,7 +130,7 @@ impl Owner {
         match self.services.is_true() {
             Ok(true) => true,
             Ok(false) => {
-                let (is_done, writes) = self.bring_services(view);
+                let (is_done, writes) = self.bring_services(view, &Scope::Everything);
                 if writes > 0 {
                     self.state.metrics().repaired("entry", writes);
                     tracing::warn!("{writes} entries of maps had been changed by somebody else, and are back");
@@ -121,7 +152,7 @@ impl Owner {
         metrics.service_ports.set(gauge(self.services.count()));
         metrics.service_ports_without_room.set(gauge(round.without_room));
         metrics.problems.set(gauge(round.problems));
-        metrics.set_no_local(&no_local(&round.desired));
+        metrics.set_no_local(&round.no_local);
         for (map, entries) in self.services.entries() {
             metrics.set_entries(map, entries);
         }
@@ -134,14 +165,17 @@ impl Owner {
             }
             self.state.updated(&FAMILIES);
         }
-        for (range, with) in &round.desired.overlaps {
-            if self.overlaps.get(range) != Some(with) {
-                let note = overlap_message(range, with);
-                self.recorder.record(Notice::warning(self.recorder.about_node(), OVERLAP, "SyncServices", note));
+        if let Some(overlaps) = round.overlaps {
+            for (range, with) in &overlaps {
+                if self.overlaps.get(range) != Some(with) {
+                    let note = overlap_message(range, with);
+                    self.recorder.record(Notice::warning(self.recorder.about_node(), OVERLAP, "SyncServices", note));
+                }
             }
+            self.overlaps = overlaps;
         }
-        self.overlaps = round.desired.overlaps;
-        let checks = Checks { addresses: round.check_addresses, services: round.desired.health_checks };
+        let Some(services) = round.health_checks else { return };
+        let checks = Checks { addresses: round.check_addresses, services };
         self.checks.send_if_modified(|known| {
             let is_new = *known != checks;
             *known = checks;

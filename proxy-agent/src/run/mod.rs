@@ -41,7 +41,7 @@ use crate::model::{Family, NodeView, is_eligible};
 use crate::object::Kind;
 use crate::output::chain;
 use crate::serve::{self, Addresses, Checks, PinnedMaps, ServeError, State};
-use crate::store::Store;
+use crate::store::{Scope, Store};
 use crate::watch::api::ApiOptions;
 use crate::watch::{Source, SourceError};
 use devices::Devices;
@@ -53,6 +53,9 @@ use triggers::Triggers;
 
 /// News are worked off so long after the first one: what comes together is done together.
 const COALESCE: Duration = Duration::from_millis(3);
+/// Once Services and their slices are known, they wait so long for what else is watched: a start in which the Node or the
+/// ranges of ClusterIPs come last would take back for a moment what depends on them.
+const OTHERS: Duration = Duration::from_secs(2);
 /// What failed is tried again after this, and after twice as long each time it fails again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// An Event about why the agent ends has so long to be sent.
@@ -194,6 +197,8 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         is_strict: args.strict,
         triggers: Triggers::new(Timestamp::now()),
         waiting_since: None,
+        pending: Scope::Everything,
+        synced_since: None,
         node_was_there: false,
         is_cluster,
         sync_period: settings.sync_period,
@@ -261,6 +266,10 @@ struct Owner {
     triggers: Triggers,
     /// Since when the first change waits that is not in the kernel.
     waiting_since: Option<Instant>,
+    /// What may have changed since the last round that went well.
+    pending: Scope,
+    /// Since when Services and their slices are known.
+    synced_since: Option<Instant>,
     node_was_there: bool,
     /// Whether there is an API server.
     is_cluster: bool,
@@ -288,24 +297,35 @@ impl Owner {
         let mut delay = FIRST_RETRY;
         let mut is_following = true;
         loop {
-            let soon = Instant::now() + COALESCE;
-            let soon = last_sync.map_or(soon, |last| soon.max(last + self.min_sync_period));
+            let not_before = |time: Instant, pause| last_sync.map_or(time, |last| time.max(last + pause));
+            let soon = not_before(Instant::now() + COALESCE, self.min_sync_period);
             tokio::select! {
                 Some(news) = events.recv() => {
-                    if self.take(news) {
-                        due = Some(due.map_or(soon, |due| due.min(soon)));
+                    let mut scope = self.take(news);
+                    while let Ok(news) = events.try_recv() {
+                        scope.add(self.take(news));
                     }
+                    // Single Services cost little, and clients wait for them: at once, unless that was just done.
+                    let at = match scope {
+                        Scope::Nothing => due,
+                        Scope::Services(_) => Some(not_before(Instant::now(), COALESCE.max(self.min_sync_period))),
+                        Scope::Everything => Some(soon),
+                    };
+                    due = due.into_iter().chain(at).min();
+                    self.pending.add(scope);
                 }
                 changed = self.network.changed(), if is_following => {
                     is_following = changed.is_ok();
                     // A new device may get its first address any moment: at once.
                     due = Some(Instant::now());
+                    self.pending = Scope::Everything;
                 }
                 _ = expiry.tick() => self.expire(),
                 _ = keep.tick() => self.memory.keep(&self.store).await,
                 () = sleep_until(start + memory::PATIENCE), if self.memory.is_needed() => {
                     if self.memory.recall(&mut self.store) {
                         due = Some(Instant::now());
+                        self.pending = Scope::Everything;
                     }
                 }
                 _ = inspection.tick() => {
@@ -353,9 +373,9 @@ impl Owner {
         }
     }
 
-    /// Takes news in. Returns whether anything is to be done about them.
-    fn take(&mut self, news: Vec<Event>) -> bool {
-        let mut is_changed = false;
+    /// Takes news in. Returns what is to be looked at because of them.
+    fn take(&mut self, news: Vec<Event>) -> Scope {
+        let mut changed = Scope::Nothing;
         for event in news {
             match &event {
                 Event::Problem(problem) => tracing::warn!("{problem}"),
@@ -364,17 +384,18 @@ impl Owner {
             }
             let seen = self.describe(&event);
             self.memory.heard(&event);
-            if self.store.apply(event) {
-                is_changed = true;
+            let scope = self.store.apply(event);
+            if scope.is_something() {
                 self.count(seen);
             }
+            changed.add(scope);
         }
         self.update_eligibility();
-        if is_changed && self.store.is_synced() {
+        if changed.is_something() && self.store.is_synced() {
             self.waiting_since.get_or_insert_with(Instant::now);
             self.state.queued(&FAMILIES);
         }
-        is_changed
+        changed
     }
 
     /// Whether this node is to be served at all: looked at once, before the first round.

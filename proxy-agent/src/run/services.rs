@@ -1,14 +1,19 @@
 //! Keeping the maps true to the store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use proxy_common::flows::FlowUse;
 
 use crate::kernel::{MapError, MapSet, Sizes};
-use crate::model::{Desired, Family, ModelOptions, NodeView, desired, health_check_addresses, overlap_message};
-use crate::plan::{Capacities, Op, Plan, Realized, plan};
-use crate::store::Store;
+use crate::model::{
+    Desired, Family, HealthCheck, Held, ModelOptions, NoLocal, NodeView, desired, health_check_addresses,
+    overlap_message,
+};
+use crate::object::{ObjectName, Protocol};
+use crate::plan::{Capacities, Op, Plan, Realized, plan, plan_changes};
+use crate::store::{ChangedServices, Scope, Store};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -17,8 +22,12 @@ const ROUNDS: usize = 4;
 
 /// What a round has brought into the kernel.
 pub(super) struct Round {
-    /// What the kernel should hold, and holds unless there was no room.
-    pub desired: Desired,
+    /// Service ports without an endpoint that a Local policy needs.
+    pub no_local: NoLocal,
+    /// Ranges of ClusterIPs that overlap with others; `None` where that was not looked at.
+    pub overlaps: Option<BTreeMap<IpNet, String>>,
+    /// What load balancers are to be told; `None` where that is what they were told before.
+    pub health_checks: Option<BTreeMap<ObjectName, HealthCheck>>,
     /// Whether the maps were read anew for it.
     pub is_full: bool,
     /// How many entries were written or removed.
@@ -60,6 +69,16 @@ pub(super) struct Services {
     has_freed: bool,
     /// The first round is on maps that were just read.
     is_first: bool,
+    /// What the maps hold to the last entry, since the last round; `None` where they may not.
+    settled: Option<Settled>,
+}
+
+/// What the last round came to.
+struct Settled {
+    held: Held,
+    /// The node as it was seen then.
+    node: NodeView,
+    problems: usize,
 }
 
 impl Services {
@@ -81,6 +100,7 @@ impl Services {
             is_node_missing: false,
             has_freed: true,
             is_first: true,
+            settled: None,
         })
     }
 
@@ -89,6 +109,7 @@ impl Services {
         self.capacities = maps.sizes().into();
         self.maps = maps;
         self.realized = None;
+        self.settled = None;
         self.wanted = None;
     }
 
@@ -130,14 +151,61 @@ impl Services {
         Some(desired.overlaps.iter().map(|(range, with)| overlap_message(range, with)).collect())
     }
 
-    /// Brings the maps to what the store says. `None` if it is too early.
-    pub(super) fn reconcile(&mut self, store: &Store, node: &NodeView) -> Result<Option<Round>, Failed> {
-        let Some((desired, problems)) = desired(store, node, &self.options) else {
+    /// Brings the maps to what the store says; `scope` is what may be different since the last round. `None` if it is too
+    /// early.
+    pub(super) fn reconcile(&mut self, store: &Store, node: NodeView, scope: &Scope) -> Result<Option<Round>, Failed> {
+        if let (Scope::Services(services), Some(settled)) = (scope, self.settled.take())
+            && settled.node == node
+            && let Some(round) = self.reconcile_some(store, settled, services)?
+        {
+            return Ok(Some(round));
+        }
+        self.reconcile_all(store, node)
+    }
+
+    /// A round that looks at nothing but these Services. `None` if it takes more than that.
+    fn reconcile_some(
+        &mut self,
+        store: &Store,
+        mut settled: Settled,
+        services: &ChangedServices,
+    ) -> Result<Option<Round>, Failed> {
+        let Settled { held, node, problems } = &mut settled;
+        let Some(changes) = held.update(store, node, &self.options, services) else { return Ok(None) };
+        let Some(realized) = self.realized.take() else { return Ok(None) };
+        let plan = plan_changes(held.desired(), &realized, &self.capacities, &changes);
+        if !plan.full.is_empty() {
+            self.realized = Some(realized);
+            return Ok(None);
+        }
+        // Sockets are looked through for those of UDP alone.
+        let had_freed = std::mem::take(&mut self.has_freed);
+        self.realized = Some(self.apply(&plan, realized)?);
+        let is_udp = changes.ports.iter().any(|port| port.protocol == Protocol::Udp);
+        self.has_freed = had_freed || (self.has_freed && is_udp);
+        let desired = held.desired();
+        let round = Round {
+            no_local: desired.no_local,
+            overlaps: None,
+            health_checks: changes.health_checks.then(|| desired.health_checks.clone()),
+            is_full: false,
+            writes: plan.ops.len(),
+            without_room: 0,
+            problems: *problems,
+            check_addresses: health_check_addresses(store, node, &self.options),
+            is_done: true,
+        };
+        self.settled = Some(settled);
+        Ok(Some(round))
+    }
+
+    fn reconcile_all(&mut self, store: &Store, node: NodeView) -> Result<Option<Round>, Failed> {
+        let Some((desired, problems)) = desired(store, &node, &self.options) else {
             let missing: Vec<String> = store.missing().map(|kind| kind.to_string()).collect();
             tracing::debug!("waiting for the first full list of: {}", missing.join(", "));
             return Ok(None);
         };
-        let check_addresses = health_check_addresses(store, node, &self.options);
+        let check_addresses = health_check_addresses(store, &node, &self.options);
         let number_of_problems = problems.len();
         let (mut is_full, mut writes, mut without_room) = (self.is_first, 0, 0);
         self.report_missing_node(store, &node.name);
@@ -167,7 +235,21 @@ impl Services {
         self.report(troubles);
         self.is_first = false;
         let problems = number_of_problems;
-        Ok(Some(Round { desired, is_full, writes, without_room, problems, check_addresses, is_done }))
+        let round = Round {
+            no_local: desired.no_local,
+            overlaps: Some(desired.overlaps.clone()),
+            health_checks: Some(desired.health_checks.clone()),
+            is_full,
+            writes,
+            without_room,
+            problems,
+            check_addresses,
+            is_done,
+        };
+        if is_done && without_room == 0 {
+            self.settled = Some(Settled { held: Held::new(desired, problems), node, problems });
+        }
+        Ok(Some(round))
     }
 
     /// The sizes that would do, as far as the limits allow. `None` where nothing may grow.
@@ -218,10 +300,10 @@ impl Services {
     }
 
     fn apply(&mut self, plan: &Plan, mut realized: Realized) -> Result<Realized, Failed> {
-        for (index, op) in plan.ops.iter().enumerate() {
-            self.maps
-                .apply(op)
-                .map_err(|error| Failed { error, behind: families(plan.ops.get(index..).unwrap_or_default()) })?;
+        self.maps
+            .apply_all(&plan.ops)
+            .map_err(|(index, error)| Failed { error, behind: families(plan.ops.get(index..).unwrap_or_default()) })?;
+        for op in &plan.ops {
             self.has_freed |= op.frees_backend();
             realized.apply(op);
         }

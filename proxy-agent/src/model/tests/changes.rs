@@ -39,6 +39,52 @@ fn backends(store: &Store) -> String {
     lines.join(", ")
 }
 
+/// What was held before, brought up to date, is what comes out anew. Slices never take more than that.
+fn assert_updated(held: &mut Option<Held>, store: &Store, scope: &Scope, case: &str) {
+    let (whole, problems) = desired(store, &node(), &options()).unwrap();
+    if let Some(mut held) = held.take() {
+        let Scope::Services(services) = scope else {
+            return assert_eq!((scope, held.desired()), (&Scope::Nothing, &whole));
+        };
+        let former = held.desired().ports.clone();
+        let changes = held.update(store, &node(), &options(), services).unwrap();
+        assert_eq!(held.desired(), &whole, "{case}");
+        let differ = whole.ports.iter().filter(|(port, want)| former.get(port) != Some(want));
+        assert_eq!(changes.ports, differ.map(|(port, _)| port.clone()).collect(), "{case}");
+    }
+    *held = Some(Held::new(whole, problems.len()));
+}
+
+#[test]
+fn local_policies_and_health_checks_follow_the_endpoints() {
+    let all = objects(
+        "        Service a
+        spec: {type: LoadBalancer, clusterIP: 10.96.0.1, externalTrafficPolicy: Local, healthCheckNodePort: 31000,
+               ports: [{port: 80, nodePort: 30080}]}
+        Service b
+        spec: {clusterIP: 10.96.0.2, internalTrafficPolicy: Local, ports: [{port: 80}]}
+",
+    );
+    let mut store = Store::default();
+    all.iter().for_each(|object| drop(store.apply(Event::Apply(Box::new(object.clone())))));
+    Kind::ALL.into_iter().for_each(|kind| drop(store.apply(listed(kind, &all))));
+    let mut held = None;
+    let (here, there) = ("{addresses: [1.1.1.1], nodeName: n1}", "{addresses: [1.1.1.2], nodeName: n2}");
+    let both = format!("{here}, {there}");
+    for (endpoints, no_local, checks) in
+        [("", 0, 0), (there, 1, 0), (&both, 0, 1), (here, 0, 1), (there, 1, 0), ("", 0, 0)]
+    {
+        let mut scope = Scope::Nothing;
+        for object in slices(&[("a-1", "{port: 80}", endpoints), ("b-1", "{port: 80}", endpoints)]) {
+            scope.add(store.apply(Event::Apply(Box::new(object))));
+        }
+        assert_updated(&mut held, &store, &scope, endpoints);
+        let held = held.as_ref().unwrap().desired();
+        assert_eq!(held.no_local.by_family, [[no_local, no_local], [0, 0]], "{endpoints}");
+        assert_eq!(held.health_checks.values().map(|check| check.local_endpoints).collect::<Vec<_>>(), [checks]);
+    }
+}
+
 #[test]
 fn nothing_is_left_of_a_former_state() {
     let one = "{addresses: [1.1.1.1]}";
@@ -146,12 +192,15 @@ fn nothing_is_left_of_a_former_state() {
         }
         store.apply(listed(Kind::Service, &services));
         store.apply(listed(Kind::EndpointSlice, &[]));
+        let mut held = None;
         for (slices, expected) in [(slices(before), was), (slices(after), is)] {
+            let mut scope = Scope::Nothing;
             for object in &slices {
-                store.apply(Event::Apply(Box::new(object.clone())));
+                scope.add(store.apply(Event::Apply(Box::new(object.clone()))));
             }
-            store.apply(listed(Kind::EndpointSlice, &slices));
+            scope.add(store.apply(listed(Kind::EndpointSlice, &slices)));
             assert_eq!(backends(&store), expected, "{case}");
+            assert_updated(&mut held, &store, &scope, case);
         }
     }
 }

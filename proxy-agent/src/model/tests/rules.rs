@@ -4,7 +4,7 @@
 use proxy_common::maps::Masquerade;
 
 use super::*;
-use crate::model::{DesiredFrontend, DesiredPort, DetectLocal, List, no_local};
+use crate::model::{DesiredFrontend, DesiredPort, DetectLocal, List};
 
 /// One line for each frontend: where clients on this node go and where others do (L is the endpoint here, R another),
 /// and who is masqueraded: P(ods), N(ode), O(thers), K(eeping the source of others where the backend is here).
@@ -466,7 +466,7 @@ fn local_policies_without_an_endpoint_here_are_counted() {
         ("none is here: both", service("Local", "Local") + &there, [[1, 1], [0, 0]]),
         ("no endpoint anywhere", service("Local", "Local"), none),
     ] {
-        assert_eq!(no_local(&model(&yaml).0).by_family, expected, "{case}");
+        assert_eq!(model(&yaml).0.no_local.by_family, expected, "{case}");
     }
 }
 

@@ -25,7 +25,7 @@ fn addresses_that_nobody_has_are_known_by_the_ranges_of_service_cidrs() {
         (Some(Event::Delete(ObjectRef::ServiceCidr("kubernetes".to_owned()))), options()),
     ] {
         if let Some(event) = event {
-            assert!(store.apply(event));
+            assert!(store.apply(event).is_something());
         }
         let (desired, _) = desired(&store, &node(), &options).unwrap();
         let net = |(net, is_complete): (&ipnet::IpNet, &bool)| format!("{net}{}", if *is_complete { "!" } else { "" });

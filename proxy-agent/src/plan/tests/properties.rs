@@ -205,6 +205,34 @@ proptest! {
     }
 
     #[test]
+    fn a_plan_of_what_has_changed_is_the_whole_plan(worlds in vec(world(), 1..6), capacities in narrow()) {
+        for capacities in [&ROOMY, &capacities] {
+            let (mut realized, mut former) = (Realized::default(), Desired::default());
+            for world in &worlds {
+                let mut world = Desired { ports: world.ports.clone(), ..Desired::default() };
+                if capacities == &ROOMY {
+                    let frontends = world.ports.values().flat_map(|want| want.frontends.keys());
+                    world.cluster_ips = frontends.map(|(address, _)| *address).collect();
+                }
+                let ports = former.ports.keys().chain(world.ports.keys());
+                let differs = |port: &&ServicePort| former.ports.get(*port) != world.ports.get(*port);
+                let changes = Changes {
+                    ports: ports.filter(differs).cloned().collect(),
+                    cluster_ips: former.cluster_ips.symmetric_difference(&world.cluster_ips).copied().collect(),
+                    ..Changes::default()
+                };
+                let whole = plan(&world, &realized, capacities);
+                prop_assert_eq!(&plan_changes(&world, &realized, capacities, &changes), &whole);
+                carry_out(&mut realized, &whole.ops);
+                if !whole.full.is_empty() {
+                    break;
+                }
+                former = world;
+            }
+        }
+    }
+
+    #[test]
     fn full_maps_stop_nobody_else(worlds in vec(world(), 1..5), capacities in narrow()) {
         let mut realized = Realized::default();
         for world in worlds {

@@ -238,7 +238,8 @@ impl Metrics {
                 r,
                 &p("sync_lag_seconds"),
                 "From the first change that the agent learnt of to its being in the kernel",
-                Histogram::new(exponential_buckets(0.000_5, 2.0, 18)),
+                // 0.1 ms to 64 s, fine enough to tell milliseconds apart.
+                Histogram::new(exponential_buckets(0.000_1, 1.5, 34)),
             ),
             sync_failures: register(
                 r,
