@@ -174,3 +174,41 @@ pub const fn floor_key(number: u32) -> FloorKey {
 
 /// How many entries the maps of the floors hold that are not inserted into.
 pub const FLOOR_ENTRIES: usize = 131_072;
+
+/// Bytes in an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// What is the same in all packets that the generator sends, beside what a [`Plan`] says, and where they go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The device that they leave by.
+    pub device: u32,
+    /// The UDP port that they have where they are counted, network order.
+    pub arrival_port: [u8; 2],
+    /// The Ethernet header.
+    pub ethernet: [u8; ETHERNET],
+    /// The first 8 bytes of the IPv4 header.
+    pub ip_head: [u8; 8],
+}
+const _: () = assert!(size_of::<Frame>() == 28, "padding");
+// SAFETY: repr(C), every field is plain data, and the size above is the sum of the fields.
+unsafe impl bytemuck::Zeroable for Frame {}
+// SAFETY: as above; no padding, and every bit pattern is a value.
+unsafe impl bytemuck::Pod for Frame {}
+
+/// What has arrived.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// How many packets.
+    pub packets: u64,
+    /// The source address of the last one, as a number.
+    pub source: u32,
+    /// Always 0.
+    pub zero: u32,
+}
+// SAFETY: repr(C), plain numbers without padding.
+unsafe impl bytemuck::Zeroable for Arrival {}
+// SAFETY: as above; every bit pattern is a value.
+unsafe impl bytemuck::Pod for Arrival {}

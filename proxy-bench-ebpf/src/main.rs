@@ -1,17 +1,19 @@
 //! The bench's kernel programs, which no agent ever loads.
 //!
 //! `request_*` and `reply_*` restore the packet to what a flow's client or backend sent and tail-call the program that
-//! is measured; `empty` and the programs of `floors` are measured beside it, by the same way.
+//! is measured; `empty` and the programs of `floors` are measured beside it, by the same way. `live_*` make and count real
+//! traffic.
 #![no_std]
 #![no_main]
 #![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
 mod floors;
+mod generate;
 mod maps;
 mod restore;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use proxy_common::addr::{Ipv4, Ipv6};
 
 /// TCX_NEXT and TC_ACT_UNSPEC: what the programs under test answer.
@@ -45,6 +47,24 @@ pub fn request_v6(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn reply_v6(ctx: TcContext) -> i32 {
     restore::restore::<Ipv6>(&ctx, false)
+}
+
+/// Sends a packet of the next flow.
+#[xdp]
+pub fn live_generate(ctx: XdpContext) -> u32 {
+    generate::generate(&ctx)
+}
+
+/// Counts the generator's packets and drops them.
+#[xdp]
+pub fn live_count_xdp(ctx: XdpContext) -> u32 {
+    generate::count_xdp(&ctx)
+}
+
+/// Counts the generator's packets and drops them.
+#[classifier]
+pub fn live_count_tc(ctx: TcContext) -> i32 {
+    generate::count_tc(&ctx)
 }
 
 #[cfg(not(test))]

@@ -1,8 +1,8 @@
 //! The maps of the bench.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, ProgramArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
-use proxy_bench_ebpf::{FLOOR_ENTRIES, FloorKey, FloorValue, Plan};
+use proxy_bench_ebpf::{Arrival, FLOOR_ENTRIES, FloorKey, FloorValue, Frame, Plan};
 
 /// As many as the flow table has by default.
 const INSERTED: usize = 262_144;
@@ -21,3 +21,10 @@ pub static HASH: HashMap<FloorKey, FloorValue, FLOOR_ENTRIES> = HashMap::new();
 pub static LRU: LruHashMap<FloorKey, FloorValue, { FLOOR_ENTRIES * 2 }> = LruHashMap::new();
 #[btf_map(name = "floor_insert")]
 pub static INSERT: LruHashMap<FloorKey, FloorValue, INSERTED> = LruHashMap::new();
+
+#[btf_map(name = "live_plan")]
+pub static LIVE_PLAN: Array<Plan, 1> = Array::new();
+#[btf_map(name = "frame")]
+pub static FRAME: Array<Frame, 1> = Array::new();
+#[btf_map(name = "arrived")]
+pub static ARRIVED: PerCpuArray<Arrival, 1> = PerCpuArray::new();

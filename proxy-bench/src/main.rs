@@ -4,18 +4,29 @@
 //! and, if asked for, written as JSON. Absolute figures do not carry over to another machine: compare ratios.
 
 mod datapath;
+mod ground;
+mod live;
 mod machine;
+mod names;
+mod offload;
+mod plain;
+mod plot;
 mod report;
 mod samples;
+mod scale;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use ground::subject::Subject;
 use machine::Machine;
 use report::Report;
+
+/// The object file with the bench's kernel programs, as the build made it. Empty where it was told to skip it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-bench-ebpf"));
 
 /// Measures Pointsman.
 #[derive(Parser)]
@@ -29,6 +40,16 @@ struct Cli {
 enum Suite {
     /// Nanoseconds a packet, program by program, without a network: BPF_PROG_TEST_RUN
     Datapath(Settings),
+    /// Real traffic through whole proxies, and what a packet costs the node
+    Live(Rivals),
+    /// What the control plane costs: starts, changes, memory
+    Scale {
+        #[command(flatten)]
+        rivals: Rivals,
+        /// How many Services with how many endpoints each
+        #[arg(long, value_name = "NxM,...", value_delimiter = ',', default_value = "10000x10", value_parser = size)]
+        sizes: Vec<(usize, usize)>,
+    },
 }
 
 /// How to run a suite, and where its figures go.
@@ -42,9 +63,45 @@ struct Settings {
     quick: bool,
 }
 
+/// The same, with others to measure against.
+#[derive(Args)]
+struct Rivals {
+    #[command(flatten)]
+    settings: Settings,
+    /// Also measure the real kube-proxy, in each of its modes, in the same run
+    #[arg(long, value_enum)]
+    against: Option<Rival>,
+    /// Also draw the figures, as SVG, into this folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Rival {
+    KubeProxy,
+}
+
+impl Rivals {
+    fn subjects(&self) -> &'static [Subject] {
+        match self.against {
+            Some(Rival::KubeProxy) => &[Subject::Nftables, Subject::Iptables],
+            None => &[],
+        }
+    }
+}
+
+/// `10000x10`.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('x').and_then(|(services, endpoints)| {
+        let (services, endpoints) = (services.parse().ok()?, endpoints.parse().ok()?);
+        // Addresses of endpoints are numbered through, 62,500 in each of 235 ranges, in 15 generations.
+        (services > 0 && endpoints > 0 && services * endpoints <= 1_000_000).then_some((services, endpoints))
+    });
+    parsed.ok_or_else(|| format!("'{text}': expected Services x endpoints, such as 10000x10, a million at most in all"))
+}
+
 fn main() -> ExitCode {
-    let Suite::Datapath(settings) = Cli::parse().suite;
-    match run(&settings) {
+    match run(&Cli::parse().suite) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -53,11 +110,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: &Settings) -> Result<()> {
+fn run(suite: &Suite) -> Result<()> {
     let machine = Machine::look()?;
-    let results = datapath::run(settings.quick)?;
+    let (settings, plots, results) = match suite {
+        Suite::Datapath(settings) => (settings, None, datapath::run(settings.quick)?),
+        Suite::Live(rivals) => {
+            let has_xdp = ground::proxy::has_xdp()?;
+            let results = live::run(rivals.settings.quick, has_xdp, rivals.subjects())?;
+            (&rivals.settings, rivals.plots.as_ref(), results)
+        }
+        Suite::Scale { rivals, sizes } => {
+            let results = scale::run(rivals.settings.quick, sizes, rivals.subjects())?;
+            (&rivals.settings, rivals.plots.as_ref(), results)
+        }
+    };
     let report = Report { machine, results };
     println!("{report}");
+    if let Some(folder) = plots {
+        plot::draw(&report, folder)?;
+    }
     match &settings.json {
         Some(path) => report.write_json(path),
         None => Ok(()),

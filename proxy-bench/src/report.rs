@@ -67,7 +67,12 @@ impl fmt::Display for Report {
                 Some(number) => format!("{number:.digits$}"),
                 None => String::new(),
             };
-            let digits = usize::from(figure.unit == "ns");
+            // As many as mean something: all numbers of a figure with as many.
+            let digits = match figure.value {
+                value if figure.unit == "ns" || (10.0..100.0).contains(&value) => 1,
+                value if value.fract() != 0.0 && value < 10.0 => 2,
+                _ => 0,
+            };
             table.add_row([
                 figure.case.to_owned(),
                 figure.subject.to_owned(),

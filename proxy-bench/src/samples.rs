@@ -1,13 +1,13 @@
 //! Many measurements of one thing, and what to make of them.
 
-/// Measurements, in nanoseconds a run.
+/// Measurements, all in one unit.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
     /// Adds a measurement.
-    pub fn push(&mut self, nanoseconds: f64) {
-        self.0.push(nanoseconds);
+    pub fn push(&mut self, measured: f64) {
+        self.0.push(measured);
     }
 
     /// The measurement that the given part of all are not above; 0 if there is none.
@@ -27,6 +27,11 @@ impl Samples {
     /// The median.
     pub fn median(&self) -> f64 {
         self.quantile((1, 2))
+    }
+
+    /// The 99th percentile; of less than a hundred, the largest but one or the largest.
+    pub fn worst(&self) -> f64 {
+        self.quantile((99, 100))
     }
 }
 

@@ -288,7 +288,10 @@ fn clean_up(ns: &NsHandle, binary: &Path, pins: &Path) {
 }
 
 /// `$POINTSMAN_AGENT`, or the agent in the target folder that the running program was built into.
-fn find_binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is none.
+pub fn find_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("POINTSMAN_AGENT") {
         return Ok(path.into());
     }

@@ -1,49 +1,163 @@
 //! `cargo xtask bench`: what Pointsman costs, measured on this machine.
 //!
-//! The measuring is done by the package `proxy-bench`, built in release; here is only what comes before it.
+//! The measuring is done by the package `proxy-bench`, built in release together with the agent; here is only what comes
+//! before it.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use proxy_testkit::cluster::programs::Program;
 
 use crate::setup::{self, Needs};
-use crate::workspace::cargo;
+use crate::workspace::{self, cargo};
 
-/// Measure: nanoseconds a packet in each program, beside single map operations
+/// Measure: nanoseconds a packet in each program, real traffic, the control plane at scale
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    suite: Suite,
+    suite: Option<Suite>,
+    #[command(flatten)]
+    rivals: Rivals,
 }
 
 #[derive(clap::Subcommand)]
 enum Suite {
     /// The kernel programs by themselves, without a network; takes about a minute once it is built
-    Datapath {
-        /// Also write the figures to this file, as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Only see whether everything runs, in seconds; the figures mean little
-        #[arg(long)]
-        quick: bool,
+    Datapath(Common),
+    /// Real traffic through whole proxies at 10, 1,000 and 10,000 Services, and what a packet costs the node
+    Live(Rivals),
+    /// The control plane: starts, one endpoint changed, 1,000 changes a second, memory
+    Scale {
+        #[command(flatten)]
+        rivals: Rivals,
+        /// How many Services with how many endpoints each
+        #[arg(long, value_name = "NxM,...")]
+        sizes: Option<String>,
     },
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// Also write the figures to this file, as JSON; of several suites, one file each, named after them
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only see whether everything runs; the figures mean little
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(clap::Args)]
+struct Rivals {
+    #[command(flatten)]
+    common: Common,
+    /// Also measure the real kube-proxy, built from its Go module, in the same run: modes nftables and iptables
+    #[arg(long, value_enum)]
+    against: Option<Rival>,
+    /// Also draw the figures of `live` and `scale`, as SVG, into this folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Rival {
+    KubeProxy,
 }
 
 /// The verb.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    setup::ensure(Needs::Kernel)?;
-    let Suite::Datapath { json, quick } = &args.suite;
-    let mut bench = cargo();
-    bench.args(["run", "--release", "--package=proxy-bench", "--", "datapath"]);
-    if let Some(path) = json {
-        // Cargo is called in the workspace's root folder, which need not be the user's.
-        bench.arg("--json").arg(std::path::absolute(path).context("finding the folder for the figures")?);
+    let all = [("datapath", &args.rivals, None), ("live", &args.rivals, None), ("scale", &args.rivals, None)];
+    match &args.suite {
+        Some(Suite::Datapath(common)) => {
+            setup::ensure(Needs::Kernel)?;
+            start(&build()?, "datapath", common, None, None, None)
+        }
+        Some(Suite::Live(rivals)) => several(&[("live", rivals, None)]),
+        Some(Suite::Scale { rivals, sizes }) => several(&[("scale", rivals, sizes.as_deref())]),
+        None => several(&all),
     }
-    if *quick {
-        bench.arg("--quick");
+}
+
+/// Runs suites that need a control plane, one after the other, until one fails.
+fn several(suites: &[(&str, &Rivals, Option<&str>)]) -> Result<ExitCode> {
+    setup::ensure(Needs::Cluster)?;
+    if suites.iter().any(|(_, rivals, _)| rivals.against.is_some()) {
+        setup::build_go_program(Program::KubeProxy)?;
     }
-    let status = bench.status().context("could not run cargo")?;
+    let bench = build()?;
+    for (suite, rivals, sizes) in suites {
+        let mut common = Common { json: rivals.common.json.clone(), quick: rivals.common.quick };
+        if suites.len() > 1 {
+            common.json = common.json.map(|path| beside(&path, suite));
+        }
+        let code = match *suite {
+            "datapath" => start(&bench, suite, &common, None, None, None)?,
+            _ => start(&bench, suite, &common, rivals.against, rivals.plots.as_deref(), *sizes)?,
+        };
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `figures.json` of the suite `live` is `figures-live.json`.
+fn beside(path: &Path, suite: &str) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let end = path.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{suite}{end}"))
+}
+
+fn start(
+    bench: &Path,
+    suite: &str,
+    common: &Common,
+    against: Option<Rival>,
+    plots: Option<&Path>,
+    sizes: Option<&str>,
+) -> Result<ExitCode> {
+    let mut command = std::process::Command::new(bench);
+    command.arg(suite);
+    if let Some(path) = &common.json {
+        command.arg("--json").arg(path);
+    }
+    if common.quick {
+        command.arg("--quick");
+    }
+    if let Some(Rival::KubeProxy) = against {
+        command.args(["--against", "kube-proxy"]);
+    }
+    if let Some(folder) = plots {
+        command.arg("--plots").arg(folder);
+    }
+    if let Some(sizes) = sizes {
+        command.args(["--sizes", sizes]);
+    }
+    let status = command.status().with_context(|| format!("could not run {}", bench.display()))?;
     // What went wrong, the bench has told.
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the bench and the agent beside it, and answers the bench's path.
+fn build() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--bin=proxy-bench", "--bin=proxy-agent"]);
+    build.arg("--message-format=json-render-diagnostics");
+    let output = build.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("could not run cargo build")?;
+    if !output.status.success() {
+        bail!("the bench does not build, see above");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    workspace::executable(&messages, "proxy-bench").context("cargo built the bench and does not tell where")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_suite_has_a_file() {
+        assert_eq!(beside(Path::new("a/figures.json"), "live"), Path::new("a/figures-live.json"));
+        assert_eq!(beside(Path::new("figures"), "scale"), Path::new("figures-scale"));
+    }
 }

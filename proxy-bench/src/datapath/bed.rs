@@ -11,8 +11,8 @@ use bytemuck::Pod;
 use proxy_agent::kernel::{OBJECT, PROGRAMS, flow_config};
 use proxy_common::maps::{Backend, Device, DeviceRole, FlowConfig, FlowLimits, Frontend, FrontendKey, ServiceCounters};
 
-use super::plain::Plain;
 use super::world::{SERVICES, Side, service};
+use crate::plain::Plain;
 
 /// The first kernel whose `bpf_l4_csum_replace` knows `BPF_F_IPV6`, which the agent makes use of.
 const CSUM_IPV6: KernelVersion = KernelVersion::new(6, 16, 0);

@@ -9,10 +9,9 @@ use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxy_bench_ebpf::{FLOOR_ENTRIES, FLOOR_VALUE, FloorKey, FloorValue, Plan, floor_key};
 
-use super::plain::Plain;
+use crate::plain::Plain;
 
-/// The object file, as the build made it. Empty where it was told to skip it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-bench-ebpf"));
+use crate::OBJECT;
 
 /// `TCX_NEXT`, as the kernel reports it of a test run.
 const NEXT: u32 = u32::MAX;

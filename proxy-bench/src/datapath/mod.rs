@@ -20,8 +20,7 @@ mod cases;
 mod floors;
 mod harness;
 mod leg;
-mod packet;
-mod plain;
+pub mod packet;
 mod programs;
 mod world;
 

@@ -46,7 +46,13 @@ pub struct Cluster {
 impl Cluster {
     /// The cluster, with an agent on each node, or none.
     pub fn start(agents: Option<AgentOptions>) -> Result<Self> {
-        let lab = Lab::new(lab::Options { agents: None, ..lab::Options::default() })?;
+        Self::start_in(lab::Options { agents, ..lab::Options::default() })
+    }
+
+    /// The same in a lab of one's own choice.
+    pub fn start_in(options: lab::Options) -> Result<Self> {
+        let agents = options.agents.clone();
+        let lab = Lab::new(lab::Options { agents: None, ..options })?;
         let folder = std::env::temp_dir().join(format!("pointsman-lab-{}", lab.id()));
         let ((), undo) = teardown::step(|| {
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -32,7 +32,7 @@ use tun::Tunnel;
 
 use crate::agent::{Agent, AgentOptions, Source};
 use crate::manifest::{Manifests, Published, Service};
-use crate::netns::{self, NetNs};
+use crate::netns::{self, NetNs, NsHandle};
 use crate::server::Servers;
 
 /// How traffic between pods of different nodes travels.
@@ -188,6 +188,11 @@ impl Lab {
     /// What tells it from other labs.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Where the nodes' segment is: a namespace with the bridge `br0`, to plug more machines in.
+    pub fn switch(&self) -> &NsHandle {
+        self.switch.handle()
     }
 
     /// One more machine on the nodes' segment, with the addresses of API servers.

@@ -8,13 +8,15 @@ use super::step::{Lack, Look, Mender, Step};
 use super::task;
 
 /// What is installed, by what it is for.
-const PACKAGES: [&[&str]; 5] = [
+const PACKAGES: [&[&str]; 6] = [
     // Rust crates, among them those with C in them.
     &["build-essential", "pkg-config", "ca-certificates"],
     // bpf-linker: the LLVM that it links to, and what that links to.
     &["llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev"],
     // The labs and the demo.
     &["iproute2", "iputils-ping", "nftables"],
+    // kube-proxy, which the bench measures against, in its mode iptables.
+    &["iptables"],
     // The cluster's certificates.
     &["openssl"],
     // Looking in.

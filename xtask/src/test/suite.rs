@@ -93,10 +93,8 @@ impl Suite {
         match self {
             Self::Format => None,
             Self::Clippy | Self::Docs | Self::Unit => Some(Needs::Build),
-            Self::Programs | Self::Bench | Self::Deploy | Self::Conformance | Self::Lab | Self::Lasting => {
-                Some(Needs::Kernel)
-            }
-            Self::Cluster => Some(Needs::Cluster),
+            Self::Programs | Self::Deploy | Self::Conformance | Self::Lab | Self::Lasting => Some(Needs::Kernel),
+            Self::Bench | Self::Cluster => Some(Needs::Cluster),
         }
     }
 
@@ -143,8 +141,9 @@ impl Suite {
             })],
             Self::Bench => vec![Job::Libtest(Libtest {
                 targets: &["--test=quick"],
-                args: &["--quiet"],
-                with_agent: false,
+                // Each has the CPUs for itself.
+                args: &["--test-threads=1"],
+                with_agent: true,
                 is_live: false,
             })],
             Self::Deploy => vec![Job::Libtest(Libtest {
