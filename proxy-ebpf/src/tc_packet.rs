@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_adjust_room, bpf
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{Family, Packet, Place, TransportChange, place};
 
 use crate::maps::CSUM_IPV6;
@@ -44,6 +45,16 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
         self.ctx.skb.skb
     }
 
+    /// Corrects the checksum at `offset`, or what is there of it so far, by the kernel's helper.
+    #[inline(always)]
+    fn replace_checksum(&mut self, offset: usize, change: Delta, flags: u64) -> Option<()> {
+        let offset = (L2 + (offset & OFFSETS)) as u32;
+        // With size 0 the helper takes the difference of sums itself.
+        // SAFETY: the context is the hook's own, and the helper checks the offset.
+        let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.0), flags) };
+        (result == 0).then_some(())
+    }
+
     /// Where a value stands in the packet, if the packet is long enough.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
@@ -74,30 +85,31 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
         self.at::<T>(offset).map(|place| unsafe { place.write_unaligned(value) })
     }
 
+    /// The helper knows what the sums of this packet are (`inet_proto_csum_replace_by_diff`, net/core/utils.c), but each call
+    /// costs as much as a look-up in a hash map. What it makes of a change of the pseudo header tells whether the checksum is
+    /// whole or that header's alone (CHECKSUM_PARTIAL), so what else has changed is corrected here.
     #[inline(always)]
     fn fix_checksum(&mut self, offset: usize, change: &TransportChange) -> Option<()> {
-        let offset = (L2 + (offset & OFFSETS)) as u32;
-        // With size 0 the helper takes the difference of sums itself.
-        let mut flags = if change.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        if !change.body.is_nothing() {
-            // SAFETY: the context is the hook's own, and the helper checks the offset.
-            let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.body.0), flags) };
-            if result != 0 {
-                return None;
+        let mangled = if change.udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        if change.pseudo.is_neutral() {
+            if change.body.is_nothing() {
+                return Some(());
             }
+            return self.replace_checksum(offset, change.body, mangled);
         }
-        if !change.pseudo.is_nothing() {
-            flags |= u64::from(BPF_F_PSEUDO_HDR);
-            if change.ipv6 && CSUM_IPV6.load() != 0 {
-                flags |= BPF_F_IPV6;
-            }
-            // SAFETY: as above.
-            let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.pseudo.0), flags) };
-            if result != 0 {
-                return None;
-            }
+        let before: [u8; 2] = self.load(offset)?;
+        let ipv6 = if change.ipv6 && CSUM_IPV6.load() != 0 { BPF_F_IPV6 } else { 0 };
+        self.replace_checksum(offset, change.pseudo, mangled | u64::from(BPF_F_PSEUDO_HDR) | ipv6)?;
+        if change.body.is_nothing() {
+            return Some(());
         }
-        Some(())
+        let after = self.load(offset)?;
+        if after == change.pseudo.added_to(before) {
+            // CHECKSUM_PARTIAL: the ports will be summed up when it is completed.
+            return Some(());
+        }
+        let new = change.body.applied_to(after);
+        self.store(offset, if change.udp { never_zero(new) } else { new })
     }
 
     #[inline(always)]
@@ -106,12 +118,7 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
         // when told of a change outside the pseudo header: ask it to, and look.
         const PROBE: [u8; 2] = [0x12, 0x34];
         self.store(offset, PROBE)?;
-        let at = (L2 + (offset & OFFSETS)) as u32;
-        // SAFETY: the context is the hook's own, and the helper checks the offset.
-        let result = unsafe { bpf_l4_csum_replace(self.skb(), at, 0, 1, 0) };
-        if result != 0 {
-            return None;
-        }
+        self.replace_checksum(offset, Delta(1), 0)?;
         let after: [u8; 2] = self.load(offset)?;
         Some(u16::from_ne_bytes(after) == u16::from_ne_bytes(PROBE))
     }

@@ -188,14 +188,7 @@ where
     let is_done = AtomicBool::new(false);
     let check = |number: u32, proto: u8| {
         let new = made::<A>(number, 0, proto);
-        let key = FlowKey {
-            near: new.client,
-            far: new.frontend,
-            near_port: new.client_port,
-            far_port: new.frontend_port,
-            proto,
-            zero: [0; 3],
-        };
+        let key = new.key(FlowSide::Client);
         let Some(found) = find(&flows, &key, FlowSide::Client) else { return };
         let [stack_port, backend_port] = found.inner_ports();
         let (backend, service, (id, generation)) = (found.backend(), found.service(), found.backend_identity());
@@ -258,14 +251,7 @@ where
     for number in 0..NUMBERS {
         for proto in [TCP, UDP] {
             let new = made::<A>(number, 0, proto);
-            let key = FlowKey {
-                near: new.client,
-                far: new.frontend,
-                near_port: new.client_port,
-                far_port: new.frontend_port,
-                proto,
-                zero: [0; 3],
-            };
+            let key = new.key(FlowSide::Client);
             if let Some(found) = find(&flows, &key, FlowSide::Client) {
                 assert!(seen.insert(found.place));
             }
@@ -315,14 +301,7 @@ fn an_ended_flow_is_replaced_once() {
     let flows = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 2, FlowLimits::DEFAULT));
     let mut first = made::<Ipv4>(1, 1, UDP);
     assert_eq!(open(&flows, &mut first, None, 0x404), Ok(Inserted::New));
-    let key = FlowKey {
-        near: first.client,
-        far: first.frontend,
-        near_port: first.client_port,
-        far_port: first.frontend_port,
-        proto: UDP,
-        zero: [0; 3],
-    };
+    let key = first.key(FlowSide::Client);
     let ended = find(&flows, &key, FlowSide::Client).unwrap().sequence;
     assert_eq!(open(&flows, &mut made(1, 2, UDP), Some(ended), 0x404), Ok(Inserted::New));
     assert_eq!(open(&flows, &mut made(1, 3, UDP), Some(ended), 0x404), Ok(Inserted::There));

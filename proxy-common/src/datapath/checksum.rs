@@ -68,10 +68,23 @@ impl Delta {
         self.checksum()
     }
 
+    /// What a sum that is not complemented, as that of a pseudo header, becomes when its words change by this.
+    #[inline(always)]
+    pub fn added_to(mut self, sum: [u8; 2]) -> [u8; 2] {
+        self.add(sum);
+        self.folded().to_ne_bytes()
+    }
+
     /// Whether there is nothing to change.
     #[inline(always)]
     pub fn is_nothing(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether no checksum changes by this: nothing does, or what does has the same sum.
+    #[inline(always)]
+    pub fn is_neutral(self) -> bool {
+        matches!(self.folded(), 0 | 0xffff)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Packet;
 use super::family::{Family, Part, Place, locate, locate_quoted};
 use crate::addr::Address;
-use crate::maps::{FlowKey, SCTP, TCP, UDP};
+use crate::maps::{FlowKey, FlowWay, SCTP, TCP, UDP};
 
 /// Addresses and ports of a packet, ports in network order.
 // Aligned, as Parsed is: BPF reads and writes its stack in words, and only at their own alignment.
@@ -31,8 +31,7 @@ impl<A: Address> Tuple<A> {
             far: self.dst,
             near_port: self.src_port,
             far_port: self.dst_port,
-            proto: self.proto,
-            zero: [0; 3],
+            protocol: u32::from(FlowWay::protocol(self.proto)),
         }
     }
 

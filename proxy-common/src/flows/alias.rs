@@ -96,7 +96,7 @@ fn alias_locked<A: Shared>(
         let Some(sequence) = seize(flows, set, index * 8 + way, now) else {
             continue;
         };
-        let kind = FlowWay::protocol(key.proto) | FlowWay::ALIAS | side_bit | (distance as u8) << 4;
+        let kind = key.protocol as u8 | FlowWay::ALIAS | side_bit | (distance as u8) << 4;
         let word = FlowWay { seen: place, tag: home.tag, kind, state: 0 };
         let is_stored = set.exchange_way(way, FlowWay::FREE, word);
         // Nothing was written to the flow's fields; but a new number, as somebody may have read a flow that is no more.
@@ -184,7 +184,7 @@ pub fn untagged_port<A: Shared>(flows: &impl FlowMemory<A>, key: &mut FlowKey<A>
         key.near_port = ports.draw();
         let home = home_of(flows, key, FlowSide::Masquerade);
         let Some(set) = flows.set(home.set) else { return false };
-        if labelled(set, label(home, key.proto, FlowSide::Masquerade)) == 0 {
+        if labelled(set, label(home, key.protocol, FlowSide::Masquerade)) == 0 {
             return true;
         }
     }

@@ -47,7 +47,7 @@ fn found(place: Place, sequence: u32) -> u64 {
 #[inline(always)]
 pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: FlowSide) -> u64 {
     let home = home_of(flows, key, side);
-    let label = label(home, key.proto, side);
+    let label = label(home, key.protocol, side);
     let number = side as u32;
     let sets = flows.config().sets;
     let Some(mut set) = flows.set(home.set) else { return 0 };
@@ -82,9 +82,9 @@ pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: Flo
 
 /// What tells the entries of a key from others of its set: see [`labelled`].
 #[inline(always)]
-pub(super) fn label(home: Home, proto: u8, side: FlowSide) -> u32 {
-    let kind = FlowWay::protocol(proto) | (FlowWay::MASQUERADE * (side as u8 >> 1));
-    u32::from(home.tag) | (u32::from(kind) << 16)
+pub(super) fn label(home: Home, protocol: u32, side: FlowSide) -> u32 {
+    let kind = protocol | u32::from(FlowWay::MASQUERADE) * (side as u32 >> 1);
+    u32::from(home.tag) | (kind << 16)
 }
 
 /// 0 if this is the flow that has these addresses on this side (the number of a [`FlowSide`]); and its sequence. What is no flow at all has another
@@ -96,7 +96,6 @@ fn compare<A: Shared>(key: &FlowKey<A>, side: u32, set: SetRef<'_, A>, way: u32)
     let word = set.way(way);
     let sequence = set.load(way, Fields::<A>::SEQUENCE) & !HELD;
     order_loads();
-    let protocol = FlowWay::protocol(key.proto);
     let is_masquerade = side >> 1 & 1;
     let is_inside = side & 1 | is_masquerade;
     let between = |from: u32, to: u32, step: u32| (from + (to - from) * step) as usize;
@@ -115,8 +114,8 @@ fn compare<A: Shared>(key: &FlowKey<A>, side: u32, set: SetRef<'_, A>, way: u32)
             | set.load::<A>(way, Field::at(near)).differs(key.near)
             | set.load::<A>(way, Field::at(far)).differs(key.far)
             // Odd, or of another protocol.
-            | u64::from(sequence & 7 ^ u32::from(protocol) << 1)
-            | u64::from((word.kind ^ protocol) & (FlowWay::ALIAS | FlowWay::PROTOCOL))
+            | u64::from(sequence & 7 ^ key.protocol << 1)
+            | u64::from((word.kind ^ key.protocol as u8) & (FlowWay::ALIAS | FlowWay::PROTOCOL))
             | u64::from(way.wrapping_sub(1) >> 31);
     (differs, sequence)
 }
@@ -127,13 +126,11 @@ fn compare<A: Shared>(key: &FlowKey<A>, side: u32, set: SetRef<'_, A>, way: u32)
 #[inline(always)]
 pub(super) fn labelled<A: Shared>(set: SetRef<'_, A>, label: u32) -> u64 {
     const MASK: u32 = 0xffff | ((FlowWay::PROTOCOL | FlowWay::MASQUERADE) as u32) << 16;
-    let mut ways = 0;
-    for way in 1..=FlowSet::<A>::WAYS {
-        let differs = u64::from((set.label(way) ^ label) & MASK);
-        // Nothing less one has the highest bit, no other number of 32 bits does.
-        ways |= (differs.wrapping_sub(1) >> 63) << way;
-    }
-    ways
+    const { assert!(FlowSet::<A>::WAYS == 7) };
+    // Nothing less one has the highest bit, no other number of 32 bits does.
+    let bit = |way| (u64::from((set.label(way) ^ label) & MASK).wrapping_sub(1) >> 63) << way;
+    // Not as a loop: the compiler leaves it one, at thrice the cost.
+    bit(1) | bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7)
 }
 
 /// The number of the lowest bit that is set, of eight.

@@ -80,7 +80,7 @@ impl<A: Shared> NewFlow<A> {
             FlowSide::Client => (self.client_port, self.frontend, self.frontend_port),
             FlowSide::Stack | FlowSide::Masquerade => (self.stack_port, self.backend, self.backend_port),
         };
-        FlowKey { near: self.client, far, near_port, far_port, proto: self.proto, zero: [0; 3] }
+        FlowKey { near: self.client, far, near_port, far_port, protocol: u32::from(FlowWay::protocol(self.proto)) }
     }
 }
 

@@ -72,7 +72,7 @@ pub use ports::{MASQUERADE_PORTS, Ports};
 pub use room::room;
 pub use sweep::{FlowUse, sweep};
 
-use crate::maps::{FlowKey, FlowWay};
+use crate::maps::FlowKey;
 
 /// In how many sets a flow may lie, the one where it belongs included.
 pub const REACH: u32 = 4;
@@ -102,7 +102,7 @@ const MIX: [u64; 4] = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb
 /// packets by all of their addresses, as the near one is always the node's own.
 #[inline(always)]
 fn home<A: Shared>(seed: u64, sets: u32, key: &FlowKey<A>, whole: bool) -> Home {
-    let near = u32::from(u16::from_ne_bytes(key.near_port)) | (u32::from(FlowWay::protocol(key.proto)) << 16);
+    let near = u32::from(u16::from_ne_bytes(key.near_port)) | (key.protocol << 16);
     let mut word = key.near.mix() ^ u64::from(near).wrapping_mul(MIX[1]) ^ seed;
     if whole {
         let far = u64::from(u16::from_ne_bytes(key.far_port)) | 1 << 16;

@@ -186,10 +186,9 @@ pub struct FlowKey<A> {
     pub near_port: [u8; 2],
     /// Port on the backend's side, network order.
     pub far_port: [u8; 2],
-    /// IP protocol number.
-    pub proto: u8,
-    /// Always 0.
-    pub zero: [u8; 3],
+    /// The number of the IP protocol, as [`FlowWay::protocol`] has it. A whole word, as the compiler fills odd bytes behind a
+    /// shorter one by a call.
+    pub protocol: u32,
 }
 
 /// Where on its way a packet of a flow is met, which decides what its addresses are.
