@@ -7,7 +7,7 @@ use super::masquerade::{Masquerade, allocate, masquerade};
 use super::parse::{Awkward, Parsed, look_closer, parse, parse_any, parse_at, parse_error};
 use super::rewrite::{rewrite, rewrite_error};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::flows::find;
+use crate::flows::find_fast;
 use crate::maps::{DropReason, FlowSide, FragmentHook};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
@@ -117,7 +117,7 @@ fn has_tuple<A: Family, P: Packet>(packet: &P, tuple: &mut Tuple<A>) -> bool {
 #[inline(always)]
 fn undo_dnat<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
     let flows = env.flows();
-    let Some(found) = find(&flows, &parsed.tuple.as_reply(), FlowSide::Stack) else {
+    let Some(found) = find_fast(&flows, &parsed.tuple.as_reply(), FlowSide::Stack) else {
         return false;
     };
     let service = found.service();

@@ -7,9 +7,9 @@ use super::fragment::{follow_first, is_noted, note};
 use super::parse::{Awkward, Kind, Parsed, is_sound, look_closer, parse, parse_at, parse_error};
 use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
-use super::select::Refusal;
+use super::select::{Refusal, is_stranger};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::flows::{FlowMemory, Found, NewFlow, find, is_ending, is_masquerade_port};
+use crate::flows::{FlowMemory, Found, NewFlow, find, find_fast, is_ending, is_masquerade_port};
 use crate::maps::{DropReason, FlowSide, FragmentHook};
 
 /// Translates a packet that comes in: undoes the masquerade of a reply, or sends a request to a backend.
@@ -121,7 +121,7 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
     if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
         return Step::Done(rewrite(packet, &parsed, &to));
     }
-    Step::Slow
+    if is_stranger(env, &parsed.tuple) { Step::Done(Verdict::Pass) } else { Step::Slow }
 }
 
 /// The same for first fragments, and packets with extension headers.
@@ -198,7 +198,7 @@ fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &m
 #[inline(always)]
 fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
     let flows = env.flows();
-    let Some(found) = find(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
+    let Some(found) = find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
         return false;
     };
     let now = env.now();

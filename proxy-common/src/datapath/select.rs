@@ -1,6 +1,6 @@
 //! From frontend to backend: the rules of a Service, for packets and sockets alike.
 
-use super::{Client, Env, Family, Origin};
+use super::{Client, Env, Family, Origin, Tuple};
 use crate::addr::Address;
 use crate::maglev;
 use crate::maps::{
@@ -152,6 +152,21 @@ fn remember<A: Family, E: Env<A>>(env: &mut E, client: &A, choice: &Choice<A>) {
         Some(known) => *known = affinity,
         None => env.store_affinity(&key, &affinity),
     }
+}
+
+/// Whether a packet is surely for no Service, as most that belong to no flow: that is found here without a call. Where it is
+/// not sure, [`select`] tells.
+#[inline(always)]
+pub(super) fn is_stranger<A: Family, E: Env<A>>(env: &E, tuple: &Tuple<A>) -> bool {
+    let key = FrontendKey::new(tuple.dst, tuple.dst_port, tuple.proto);
+    if env.frontend(&key).is_some() {
+        return false;
+    }
+    let (Some(first), Some(second)) = (env.service_net(0), env.service_net(1)) else {
+        return true;
+    };
+    let is_outside = first.flags & ServiceNet::<A>::USED == 0 || !tuple.dst.is_within(&first.addr, &first.mask);
+    is_outside && second.flags & ServiceNet::<A>::USED == 0
 }
 
 /// What becomes of a packet for an address at which nothing is balanced, as in kube-proxy's nftables mode (`cluster-ips-check`
