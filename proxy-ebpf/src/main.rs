@@ -10,6 +10,7 @@
 //! Here is all the unsafe packet and map access; the core has none.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "what helpers take and return is narrower than its type: lengths and offsets below 64 KiB, actions, seconds"
