@@ -11,6 +11,9 @@ const FIRST_PORT: u16 = 0x8000;
 /// The bits of a flow's number that choose its client's port; those above choose the client's address.
 const PORT_BITS: u32 = 15;
 
+/// Ethernet addresses of all frames: destination and source.
+pub const FRAME_ENDS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
 /// What the next runs are to do.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,10 @@ pub static PLAN: Array<Plan, 1> = Array::new();
 #[btf_map(name = "programs")]
 pub static PROGRAMS: ProgramArray<16> = ProgramArray::new();
 
+/// The same of XDP: a program calls only those of its own kind.
+#[btf_map(name = "xdp_programs")]
+pub static XDP_PROGRAMS: ProgramArray<16> = ProgramArray::new();
+
 #[btf_map(name = "floor_array")]
 pub static ARRAY: Array<FloorValue, FLOOR_ENTRIES> = Array::new();
 #[btf_map(name = "floor_hash")]

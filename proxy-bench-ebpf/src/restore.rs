@@ -12,7 +12,7 @@ use proxy_common::maps::TCP;
 use crate::maps::{PLAN, PROGRAMS};
 
 /// Bytes in an Ethernet header.
-const ETHERNET: usize = 14;
+pub const ETHERNET: usize = 14;
 /// Bytes in a TCP header without options. A UDP packet of the bench is longer than that as well.
 const TRANSPORT: usize = 20;
 
@@ -31,7 +31,7 @@ pub fn restore<A: Numbered>(ctx: &TcContext, is_request: bool) -> i32 {
     } else {
         FlowTuple { near: tuple.far, far: tuple.near, near_port: tuple.far_port, far_port: tuple.near_port }
     };
-    if write(ctx, plan, &tuple).is_some() {
+    if write(ctx.data(), ctx.data_end(), plan, &tuple).is_some() {
         // SAFETY: nothing here is left to be dropped. It returns only if there is no such program.
         unsafe { PROGRAMS.tail_call(ctx, plan.program) };
     }
@@ -39,11 +39,12 @@ pub fn restore<A: Numbered>(ctx: &TcContext, is_request: bool) -> i32 {
     0
 }
 
+/// Writes what differs into the packet between two addresses.
 #[inline(always)]
-fn write<A: Address>(ctx: &TcContext, plan: &Plan, tuple: &FlowTuple<A>) -> Option<()> {
-    let header = ctx.data() + ETHERNET;
+pub fn write<A: Address>(data: usize, end: usize, plan: &Plan, tuple: &FlowTuple<A>) -> Option<()> {
+    let header = data + ETHERNET;
     let transport = header + A::HEADER;
-    if transport + TRANSPORT > ctx.data_end() {
+    if transport + TRANSPORT > end {
         return None;
     }
     let mut addresses = Delta::default();

@@ -14,7 +14,7 @@ fn name(figure: &Value) -> String {
 
 fn all_cases() -> Vec<String> {
     let mut names = Vec::new();
-    for program in ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3"] {
+    for program in ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3", "tc_in_up", "xdp_up"] {
         names.push(format!("datapath verified {program} - - instructions"));
         names.push(format!("datapath jitted {program} - - bytes"));
     }
@@ -27,6 +27,14 @@ fn all_cases() -> Vec<String> {
                 names.push(format!("datapath {case} {subject} {flow} ns"));
             }
         }
+    }
+    for case in ["established-1", "established-1k", "established-131k", "new-flow"] {
+        for flow in ["ipv4 tcp", "ipv4 udp", "ipv6 tcp", "ipv6 udp"] {
+            names.extend(["xdp-up", "xdp-out"].map(|subject| format!("datapath {case} {subject} {flow} ns")));
+        }
+    }
+    for flow in ["ipv4 tcp", "ipv4 udp", "ipv6 tcp", "ipv6 udp"] {
+        names.push(format!("datapath not-a-frontend xdp-up {flow} ns"));
     }
     names
 }

@@ -4,11 +4,11 @@ use std::ops::{Add, Sub};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier};
+use aya::programs::{Program, ProgramFd, ProgramInfo, SchedClassifier};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use bytemuck::Pod;
-use proxy_agent::kernel::{OBJECT, PROGRAMS, flow_config};
+use proxy_agent::kernel::{OBJECT, PROGRAMS, UPLINK_PROGRAMS, flow_config};
 use proxy_common::maps::{Backend, Device, DeviceRole, FlowConfig, FlowLimits, Frontend, FrontendKey, ServiceCounters};
 
 use super::world::{SERVICES, Side, service};
@@ -68,6 +68,12 @@ pub struct Bed {
 impl Bed {
     /// Loads the very bytes that the agent loads, with its default sizes but for the flows.
     pub fn load(flow_sets: u32) -> Result<Self> {
+        let pod = Device { role: DeviceRole::Pod as u8, detect: 1, ..Device::default() };
+        Self::load_for(flow_sets, LOOPBACK, pod)
+    }
+
+    /// The same, for packets that come in by a device.
+    pub fn load_for(flow_sets: u32, ifindex: u32, device: Device) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "the agent was built without its kernel programs (AYA_BUILD_SKIP was set): build it again without"
@@ -78,14 +84,12 @@ impl Bed {
         loader.override_global("CSUM_IPV6", &csum_ipv6, false);
         loader.map_max_entries("flow_v4", flow_sets).map_max_entries("flow_v6", flow_sets);
         let mut ebpf = loader.load(OBJECT).context("loading the agent's kernel programs")?;
-        for name in PROGRAMS {
+        for name in PROGRAMS.into_iter().chain(UPLINK_PROGRAMS) {
             let program = ebpf.program_mut(name).with_context(|| format!("the agent has no program {name}"))?;
-            let program: &mut SchedClassifier = program.try_into()?;
-            program.load().with_context(|| format!("loading the program {name}"))?;
+            load(program).with_context(|| format!("loading the program {name}"))?;
         }
-        let mut device: HashMap<MapData, u32, Plain<Device>> = take(&mut ebpf, "device")?;
-        let pod = Device { role: DeviceRole::Pod as u8, detect: 1, ..Device::default() };
-        device.insert(LOOPBACK, Plain(pod), 0).context("writing the device")?;
+        let mut devices: HashMap<MapData, u32, Plain<Device>> = take(&mut ebpf, "device")?;
+        devices.insert(ifindex, Plain(device), 0).context("writing the device")?;
         let mut config: Array<MapData, Plain<FlowConfig>> = take(&mut ebpf, "flow_config")?;
         let flows = flow_config(flow_sets, FlowLimits::DEFAULT).context("preparing the tables of flows")?;
         config.set(0, Plain(flows), 0).context("preparing the tables of flows")?;
@@ -94,8 +98,8 @@ impl Bed {
         Ok(Self { ebpf, service_stats, drop_stats })
     }
 
-    /// Writes the Services of one family and protocol.
-    pub fn fill<A: Side>(&mut self, proto: u8) -> Result<()>
+    /// Writes the Services of one family and protocol, and which of their clients are masqueraded.
+    pub fn fill<A: Side>(&mut self, proto: u8, masquerade: u8) -> Result<()>
     where
         FrontendKey<A>: Pod,
         Backend<A>: Pod,
@@ -108,7 +112,7 @@ impl Bed {
         let mut slots: Array<MapData, u32> = map("slot")?.try_into()?;
         let mut backends: Array<MapData, Plain<Backend<A>>> = map("backend")?.try_into()?;
         for number in 0..SERVICES {
-            let service = service::<A>(number, proto);
+            let service = service::<A>(number, proto, masquerade);
             backends.set(service.backend.service, Plain(service.backend), 0).context("writing a backend")?;
             slots.set(number, service.backend.service, 0).context("writing a slot")?;
             frontends.insert(Plain(service.key), Plain(service.frontend), 0).context("writing a frontend")?;
@@ -118,8 +122,7 @@ impl Bed {
 
     /// The descriptor of a program.
     pub fn program(&self, name: &str) -> Result<ProgramFd> {
-        let program: &SchedClassifier = self.find(name)?;
-        Ok(program.fd()?.try_clone()?)
+        Ok(self.find(name)?.fd()?.try_clone()?)
     }
 
     /// What the kernel knows about a program.
@@ -127,9 +130,8 @@ impl Bed {
         self.find(name)?.info().with_context(|| format!("asking about the program {name}"))
     }
 
-    fn find(&self, name: &str) -> Result<&SchedClassifier> {
-        let program = self.ebpf.program(name).with_context(|| format!("the agent has no program {name}"))?;
-        Ok(program.try_into()?)
+    fn find(&self, name: &str) -> Result<&Program> {
+        self.ebpf.program(name).with_context(|| format!("the agent has no program {name}"))
     }
 
     /// What has been counted so far.
@@ -147,6 +149,14 @@ impl Bed {
             counts.drops += of_cpus.context("reading the counters of drops")?.iter().sum::<u64>();
         }
         Ok(counts)
+    }
+}
+
+/// Loads a program for its hook.
+pub fn load(program: &mut Program) -> Result<()> {
+    match program {
+        Program::Xdp(program) => Ok(program.load()?),
+        program => Ok(<&mut SchedClassifier>::try_from(program)?.load()?),
     }
 }
 

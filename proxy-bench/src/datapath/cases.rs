@@ -126,7 +126,7 @@ where
         flow_sets: u32,
     ) -> Result<Self> {
         let mut bed = Bed::load(flow_sets)?;
-        bed.fill::<A>(protocol.number())?;
+        bed.fill::<A>(protocol.number(), 0)?;
         harness.set(Target::TcIn, &bed.program("tc_in_eth")?)?;
         harness.set(Target::TcOut, &bed.program("tc_out_eth")?)?;
         Ok(Self { harness, bed, protocol, effort, baseline, next: 0, family: std::marker::PhantomData })

@@ -1,10 +1,10 @@
 //! One program on its way: which packets it gets and what is to become of them.
 
 use anyhow::{Result, ensure};
-use proxy_bench_ebpf::{Order, Plan};
+use proxy_bench_ebpf::{FlowTuple, Order, Plan};
 
 use super::bed::Counts;
-use super::harness::{Target, Traffic};
+use super::harness::{NEXT, Target, Traffic};
 use super::packet::{Flags, Protocol, ends, packet, teach};
 use super::world::{Party, SERVICES, Side};
 
@@ -72,7 +72,7 @@ impl Leg {
         let packet = self.packet::<A>(&plan, 0, protocol)?;
         teach::<A>(&mut plan, &packet, protocol)?;
         let restorer = if self.is_request() { A::REQUEST } else { A::REPLY };
-        Ok(Traffic { restorer, plan, packet })
+        Ok(Traffic { restorer, plan, packet, device: None, answer: NEXT })
     }
 
     /// Compares what became of the last packet of the traffic with what should have.
@@ -86,6 +86,12 @@ impl Leg {
             traffic.plan.last
         );
         Ok(())
+    }
+
+    /// Addresses and ports of the last packet of the traffic, as they should be after.
+    pub fn after<A: Side>(self, traffic: &Traffic) -> FlowTuple<A> {
+        let (_, after) = self.far();
+        plan::<A>(after, traffic.plan.order).tuple::<A>(traffic.plan.last)
     }
 
     fn packet<A: Side>(self, plan: &Plan, number: u32, protocol: Protocol) -> Result<Vec<u8>> {

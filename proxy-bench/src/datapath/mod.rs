@@ -7,6 +7,7 @@
 //! | `world` | the Services in those maps |
 //! | `packet`, `leg` | the packets, and what has to become of them |
 //! | `cases` | the cases, timed and verified |
+//! | `uplink` | the cases of XDP |
 //! | `floors` | single map operations, timed by the same way |
 //! | `baseline` | the one of them that all are compared with |
 //! | `programs` | sizes |
@@ -22,6 +23,7 @@ mod harness;
 mod leg;
 pub mod packet;
 mod programs;
+mod uplink;
 mod world;
 
 use anyhow::{Context as _, Result};
@@ -64,10 +66,13 @@ pub fn run(is_quick: bool) -> Result<Vec<Figure>> {
         cases.extend(cases::run::<Ipv4>(&mut harness, protocol, &effort, &mut baseline)?);
         cases.extend(cases::run::<Ipv6>(&mut harness, protocol, &effort, &mut baseline)?);
     }
+    eprintln!("measuring XDP");
+    cases.extend(uplink::run(&effort, &mut baseline)?);
     // A case's figures stand together, in the order in which the cases came.
     let order: Vec<_> = cases.iter().map(|figure| figure.case).collect();
     let place = |figure: &Figure| order.iter().position(|case| *case == figure.case);
-    cases.sort_by_key(|figure| (place(figure), figure.subject != "tc-ingress"));
+    let subjects = ["tc-ingress", "tc-egress", "xdp-up", "xdp-out"];
+    cases.sort_by_key(|figure| (place(figure), subjects.iter().position(|subject| *subject == figure.subject)));
     figures.push(baseline.figure());
     figures.extend(cases);
     figures.iter_mut().for_each(|figure| baseline.compare(figure));

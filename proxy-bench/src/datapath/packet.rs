@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail};
 use etherparse::PacketBuilder;
-use proxy_bench_ebpf::{FlowTuple, Numbered, Plan};
+use proxy_bench_ebpf::{FRAME_ENDS, FlowTuple, Numbered, Plan};
 use proxy_common::addr::Address;
 use proxy_common::datapath::checksum::Delta;
 use proxy_common::maps::{TCP, UDP};
@@ -56,7 +56,8 @@ pub enum Flags {
 
 /// A whole packet, from its Ethernet header on.
 pub fn packet(from: SocketAddr, to: SocketAddr, protocol: Protocol, flags: Flags) -> Result<Vec<u8>> {
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+    let [destination, source] = FRAME_ENDS;
+    let ethernet = PacketBuilder::ethernet2(source, destination);
     let ip = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), HOP_LIMIT),
         (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), HOP_LIMIT),

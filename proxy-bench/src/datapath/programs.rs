@@ -1,7 +1,7 @@
 //! How large the programs are.
 
 use anyhow::{Result, ensure};
-use proxy_agent::kernel::PROGRAMS;
+use proxy_agent::kernel::{PROGRAMS, UPLINK_PROGRAMS};
 
 use super::SUITE;
 use super::bed::Bed;
@@ -11,7 +11,7 @@ use crate::report::Figure;
 pub fn run() -> Result<Vec<Figure>> {
     let bed = Bed::load(1)?;
     let mut figures = Vec::new();
-    for name in PROGRAMS {
+    for name in PROGRAMS.into_iter().chain(UPLINK_PROGRAMS) {
         let info = bed.info(name)?;
         let jitted = info.size_jitted();
         ensure!(jitted != 0, "the kernel interprets its BPF programs: switch net.core.bpf_jit_enable on");

@@ -22,6 +22,8 @@ pub enum Party {
     Backends,
     /// Others, without any Service.
     Strangers,
+    /// What flows that leave the node are masqueraded to.
+    Node,
 }
 
 impl Party {
@@ -31,7 +33,7 @@ impl Party {
             Self::Backends => 8080_u16.to_be_bytes(),
             Self::Frontends => 80_u16.to_be_bytes(),
             // Beyond the range of masquerade ports as well.
-            Self::Clients | Self::Strangers => 443_u16.to_be_bytes(),
+            Self::Clients | Self::Strangers | Self::Node => 443_u16.to_be_bytes(),
         }
     }
 
@@ -41,6 +43,7 @@ impl Party {
             Self::Frontends => 96,
             Self::Backends => 244,
             Self::Strangers => 200,
+            Self::Node => 18,
         }
     }
 }
@@ -55,6 +58,8 @@ pub trait Side: Numbered + Family {
     const REQUEST: &'static str;
     /// The program that restores replies.
     const REPLY: &'static str;
+    /// The program that restores requests at XDP.
+    const XDP_REQUEST: &'static str;
 
     /// The first address of a party; IPv4 takes the first 4 bytes.
     fn base(party: Party) -> [u8; 16];
@@ -65,6 +70,7 @@ impl Side for Ipv4 {
     const SUFFIX: &'static str = "v4";
     const REQUEST: &'static str = "request_v4";
     const REPLY: &'static str = "reply_v4";
+    const XDP_REQUEST: &'static str = "xdp_request_v4";
 
     fn base(party: Party) -> [u8; 16] {
         [10, party.net(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -76,6 +82,7 @@ impl Side for Ipv6 {
     const SUFFIX: &'static str = "v6";
     const REQUEST: &'static str = "request_v6";
     const REPLY: &'static str = "reply_v6";
+    const XDP_REQUEST: &'static str = "xdp_request_v6";
 
     fn base(party: Party) -> [u8; 16] {
         [0xfd, 0, 0, 0x10, 0, party.net(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -92,8 +99,8 @@ pub struct Service<A: Address> {
     pub backend: Backend<A>,
 }
 
-/// The Service port of a number.
-pub fn service<A: Side>(number: u32, proto: u8) -> Service<A> {
+/// The Service port of a number, and which of its clients are masqueraded.
+pub fn service<A: Side>(number: u32, proto: u8, masquerade: u8) -> Service<A> {
     let address = |party| A::from_bytes(&A::base(party)).plus(number);
     let id = number + 1;
     Service {
@@ -102,6 +109,9 @@ pub fn service<A: Side>(number: u32, proto: u8) -> Service<A> {
             service: id,
             first: number,
             count: 1,
+            outside_first: number,
+            outside_count: 1,
+            masquerade,
             kind: FrontendKind::ClusterIp as u8,
             ..Frontend::default()
         },
