@@ -379,7 +379,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 29, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 31, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

@@ -8,9 +8,11 @@ use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
-    Fragment, FragmentKey, Frontend, FrontendKey, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
+    Fragment, FragmentKey, Frontend, FrontendKey, HOPS, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
     ServiceNet, SlotIndex, XdpAction,
 };
+
+use crate::route::Hop;
 
 const FRONTENDS: usize = 65_536;
 const SLOTS: usize = 1_048_576;
@@ -97,6 +99,14 @@ pub static DROP_STATS: PerCpuArray<u64, { DropReason::ALL.len() }> = PerCpuArray
 
 #[btf_map(name = "xdp_stats")]
 pub static XDP_STATS: PerCpuArray<u64, { XdpAction::ALL.len() }> = PerCpuArray::new();
+
+/// The device that the packet at hand leaves by, where it has yet to be masqueraded.
+#[btf_map(name = "leaving")]
+pub static LEAVING: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Ways that were found in this second.
+#[btf_map(name = "hop")]
+pub static HOP: PerCpuArray<Hop, { HOPS as usize }> = PerCpuArray::new();
 
 /// Room for a look-up of routes.
 #[btf_map(name = "fib")]

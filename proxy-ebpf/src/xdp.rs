@@ -1,15 +1,17 @@
 //! The shell of the XDP hook: frame in, action out.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_meta};
 use proxy_common::addr::{Ipv4, Ipv6};
-use proxy_common::datapath::{Env, Family, Route, Router, Swift, SwiftStep, Way, accelerate, accelerate_step};
+use proxy_common::datapath::{Env, Family, Host, Route, Router, Swift, SwiftStep, Way, accelerate, accelerate_step};
 use proxy_common::maps::{DropReason, XdpAction};
 
 use crate::env::{KernelEnv, count_drop};
-use crate::maps::{DEVICE, XDP_STATS};
-use crate::route::{Fib, Routable};
+use crate::maps::{DEVICE, LEAVING, XDP_STATS};
+use crate::route::{Hop, Routable, route};
 use crate::xdp_packet::{XdpPacket, bounds};
 use crate::{ETHERNET, INGRESS_DONE};
 
@@ -25,20 +27,29 @@ pub fn run(ctx: *mut xdp_md) -> u32 {
         return XDP_PASS;
     }
     // SAFETY: the frame has a whole Ethernet header, as compared above.
-    let done = match unsafe { ((data + 12) as *const u16).read_unaligned() } {
+    let ethernet = unsafe { ((data + 12) as *const u16).read_unaligned() };
+    // What a frame that is sent on is answered with.
+    let mut out = 0;
+    let done = match ethernet {
         IPV4 => accelerate(|step| {
-            Swift::from_number(match step {
-                SwiftStep::Translate => xdp_translate_v4(ctx),
-                SwiftStep::Begin => xdp_begin_v4(ctx),
-                SwiftStep::Masquerade => xdp_masq_v4(ctx),
-            })
+            done(
+                &mut out,
+                match step {
+                    SwiftStep::Translate => xdp_translate_v4(ctx),
+                    SwiftStep::Begin => xdp_begin_v4(ctx),
+                    SwiftStep::Masquerade => xdp_masq_v4(ctx),
+                },
+            )
         }),
         IPV6 => accelerate(|step| {
-            Swift::from_number(match step {
-                SwiftStep::Translate => xdp_translate_v6(ctx),
-                SwiftStep::Begin => xdp_begin_v6(ctx),
-                SwiftStep::Masquerade => xdp_masq_v6(ctx),
-            })
+            done(
+                &mut out,
+                match step {
+                    SwiftStep::Translate => xdp_translate_v6(ctx),
+                    SwiftStep::Begin => xdp_begin_v6(ctx),
+                    SwiftStep::Masquerade => xdp_masq_v6(ctx),
+                },
+            )
         }),
         _ => return XDP_PASS,
     };
@@ -49,13 +60,20 @@ pub fn run(ctx: *mut xdp_md) -> u32 {
             announce(ctx);
             counted(XdpAction::NotOurs, XDP_PASS)
         }
-        Swift::Out => counted(XdpAction::SentOn, send(ctx)),
+        Swift::Out => counted(XdpAction::SentOn, out),
         Swift::Drop => counted(XdpAction::Dropped, XDP_DROP),
         Swift::Begin | Swift::Masquerade | Swift::Ready => {
             count_drop(DropReason::FlowTable);
             counted(XdpAction::Dropped, XDP_DROP)
         }
     }
+}
+
+/// Takes apart what a function of a step answers: what it did in its low byte, the action of one that is sent on above.
+#[inline(always)]
+fn done(out: &mut u32, answer: u32) -> Swift {
+    *out = answer >> 8;
+    Swift::from_number(answer & 0xff)
 }
 
 /// Makes the functions of one family: see [`crate::flows`].
@@ -95,11 +113,15 @@ where
 {
     // SAFETY: the context is the hook's own.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
-    let (Some(mut env), Some(fib)) = (KernelEnv::at_uplink(ifindex, ctx.cast(), true), Fib::new()) else {
+    let Some(mut env) = KernelEnv::at_uplink(ifindex, ctx.cast(), true) else {
         return Swift::Left as u32;
     };
-    let mut router = XdpRouter { ctx, ifindex, fib };
-    accelerate_step::<A, _, _, _>(step, &mut XdpPacket::new(ctx), &mut env, &mut router) as u32
+    let now = env.now();
+    let mut router = XdpRouter { ctx, ifindex, now, hop: None };
+    match accelerate_step::<A, _, _, _>(step, &mut XdpPacket::new(ctx), &mut env, &mut router) {
+        Swift::Out => Swift::Out as u32 | router.send() << 8,
+        other => other as u32,
+    }
 }
 
 #[inline(always)]
@@ -114,29 +136,33 @@ fn counted(action: XdpAction, answer: u32) -> u32 {
 struct XdpRouter {
     ctx: *mut xdp_md,
     ifindex: u32,
-    fib: Fib,
+    now: u32,
+    hop: Option<NonNull<Hop>>,
 }
 
 impl<A: Routable> Router<A> for XdpRouter {
     #[inline(always)]
     fn route(&mut self, way: &Way<A>) -> Route {
-        let route = self.fib.ask(self.ctx.cast(), self.ifindex, way);
-        if route != Route::Open {
-            return route;
+        let (route, hop) = route(self.ctx.cast(), self.ifindex, way, self.now);
+        self.hop = hop;
+        if let Some(hop) = hop {
+            // SAFETY: as in `Fib::ask`.
+            let hop = unsafe { hop.as_ref() };
+            // What a promiscuous device gets may be for others.
+            if !self.is_for(if hop.device == self.ifindex { hop.source } else { self.own() }) {
+                return Route::Closed;
+            }
+            if let Some(leaving) = LEAVING.get_ptr_mut(0) {
+                // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
+                unsafe { *leaving = u64::from(hop.device) }
+            }
         }
-        if self.fib.device() == self.ifindex {
-            // This program runs there. And what a promiscuous device gets may be for others.
-            return if self.is_for(self.fib.ends().0) { Route::Open } else { Route::Closed };
-        }
-        // SAFETY: the element stays mapped while the program runs; the agent replaces whole elements.
-        let here = unsafe { DEVICE.get(self.ifindex) };
-        let is_open = here.is_some_and(|here| self.is_for(here.ethernet)) && self.fib.sends_on();
-        if is_open { Route::Open } else { Route::Closed }
+        route
     }
 
     #[inline(always)]
     fn device(&self) -> u32 {
-        self.fib.device()
+        LEAVING.get(0).map_or(0, |device| *device as u32)
     }
 
     #[inline(always)]
@@ -146,6 +172,13 @@ impl<A: Routable> Router<A> for XdpRouter {
 }
 
 impl XdpRouter {
+    /// The Ethernet address of the device that the frame came in by.
+    #[inline(always)]
+    fn own(&self) -> [u8; 6] {
+        // SAFETY: the address is copied at once; the agent replaces whole elements.
+        unsafe { DEVICE.get(self.ifindex) }.map_or([0; 6], |device| device.ethernet)
+    }
+
     /// Whether the frame is for this Ethernet address.
     #[inline(always)]
     fn is_for(&self, address: [u8; 6]) -> bool {
@@ -159,27 +192,27 @@ impl XdpRouter {
             unsafe { ((data as *const u32).read_unaligned(), ((data + 4) as *const u16).read_unaligned()) };
         high == u32::from_ne_bytes([a, b, c, d]) && low == u16::from_ne_bytes([e, f])
     }
-}
 
-/// Sends the frame to the neighbour of the way that was found last.
-#[inline(always)]
-fn send(ctx: *mut xdp_md) -> u32 {
-    let (data, end) = bounds(ctx);
-    let Some(fib) = Fib::new() else {
-        return XDP_DROP;
-    };
-    if data + ETHERNET > end {
-        return XDP_DROP;
+    /// Addresses the frame to the neighbour of the way that was found last, and answers the action that sends it there.
+    #[inline(always)]
+    fn send(&self) -> u32 {
+        let (data, end) = bounds(self.ctx);
+        let Some(hop) = self.hop else {
+            return XDP_DROP;
+        };
+        if data + ETHERNET > end {
+            return XDP_DROP;
+        }
+        // SAFETY: as in `Fib::ask`.
+        let hop = unsafe { hop.as_ref() };
+        // SAFETY: the frame has a whole Ethernet header, as compared above.
+        unsafe { (data as *mut [[u8; 6]; 2]).write_unaligned([hop.destination, hop.source]) };
+        if hop.device == self.ifindex {
+            return XDP_TX;
+        }
+        // SAFETY: has no preconditions.
+        unsafe { bpf_redirect(hop.device, 0).cast_unsigned() as u32 }
     }
-    let (source, destination) = fib.ends();
-    // SAFETY: the frame has a whole Ethernet header, as compared above.
-    unsafe { (data as *mut [[u8; 6]; 2]).write_unaligned([destination, source]) };
-    // SAFETY: the context is the hook's own.
-    if fib.device() == unsafe { (*ctx).ingress_ifindex } {
-        return XDP_TX;
-    }
-    // SAFETY: has no preconditions.
-    unsafe { bpf_redirect(fib.device(), 0).cast_unsigned() as u32 }
 }
 
 /// Leaves a word before the frame, where the device's tc program looks for it. False where the driver has no room for it.

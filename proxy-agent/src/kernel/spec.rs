@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
     Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
-    Fragment, FragmentKey, Frontend, FrontendKey, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS, ServiceCounters,
-    ServiceName, ServiceNet, SlotIndex, XdpAction,
+    Fragment, FragmentKey, Frontend, FrontendKey, HOPS, LAYOUT, Peer, RangeKey, RangeMark, SERVICE_NETS,
+    ServiceCounters, ServiceName, ServiceNet, SlotIndex, XdpAction,
 };
 
 use crate::plan::Capacities;
@@ -213,6 +213,7 @@ const BACKENDS: MapSize = MapSize::at_least(|sizes| sizes.max_backends);
 const SERVICES: MapSize = MapSize::at_least(|sizes| sizes.max_services);
 /// Where a flow is follows from the size.
 const FLOWS: MapSize = MapSize { of: |sizes| flow_sets(sizes.max_flows), is_kept: true };
+const WAYS: MapSize = MapSize::at_least(|_| HOPS);
 #[expect(clippy::cast_possible_truncation, reason = "the number of actions")]
 const XDP_ACTIONS: MapSize = MapSize::at_least(|_| XdpAction::ALL.len() as u32);
 #[expect(clippy::cast_possible_truncation, reason = "the number of events")]
@@ -266,11 +267,13 @@ pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> =
     Spec::new("service_stats", MapKind::PerCpuArray, SERVICES).since(4);
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS).since(4);
 pub(super) const XDP_STATS: Spec<u32, u64> = Spec::new("xdp_stats", MapKind::PerCpuArray, XDP_ACTIONS).since(4);
+pub(super) const LEAVING: Spec<u32, u64> = Spec::new("leaving", MapKind::PerCpuArray, ONE).since(4);
+pub(super) const HOP: Spec<u32, [u64; 8]> = Spec::new("hop", MapKind::PerCpuArray, WAYS).since(4);
 pub(super) const FIB: Spec<u32, [u64; 8]> = Spec::new("fib", MapKind::PerCpuArray, ONE).since(4);
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES).since(4);
 
 /// Every map.
-pub(super) const SHAPES: [Shape; 29] = [
+pub(super) const SHAPES: [Shape; 31] = [
     FRONTEND_V4.shape,
     FRONTEND_V6.shape,
     SLOT_V4.shape,
@@ -298,6 +301,8 @@ pub(super) const SHAPES: [Shape; 29] = [
     SERVICE_STATS.shape,
     DROP_STATS.shape,
     XDP_STATS.shape,
+    LEAVING.shape,
+    HOP.shape,
     FIB.shape,
     DEVICE.shape,
 ];

@@ -25,6 +25,9 @@ pub struct Device {
 }
 plain!(Device = 32);
 
+/// How many entries each CPU has of the per-CPU array `hop`: a power of two.
+pub const HOPS: u32 = 1024;
+
 impl Device {
     /// An uplink with an XDP program: packets of clients outside for pods of other nodes, and the replies, are sent on by it.
     pub const SENDS_ON: u8 = 1;

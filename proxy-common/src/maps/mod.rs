@@ -19,7 +19,7 @@ mod service_net;
 pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
 pub use counters::{DropReason, FlowEvent, ServiceCounters, XdpAction};
-pub use device::{DetectLocal, Device, DeviceRole};
+pub use device::{DetectLocal, Device, DeviceRole, HOPS};
 pub use flow::{Flow, FlowConfig, FlowKey, FlowLife, FlowLimits, FlowSet, FlowSide, FlowState, FlowWay};
 pub use fragment::{Fragment, FragmentHook, FragmentKey};
 pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
