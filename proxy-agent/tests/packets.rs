@@ -67,6 +67,7 @@ impl TcExecutor {
             max_slots: 100,
             max_backends: 100,
             max_services: 100,
+            initial_flows: max_flows,
             max_flows,
             max_devices: 10,
             max_ranges: 40,
@@ -367,4 +368,34 @@ fn use_few_flows(executor: &mut TcExecutor, number: u64, rounds: u32) -> Result<
         translated += 1;
     }
     Ok(translated)
+}
+
+/// While closed connections fill most of a table, so that many lie in other sets than their own, no masquerade port is
+/// given twice to one backend: its socket may be in TIME_WAIT, and refuse strangers.
+#[test]
+fn masquerade_ports_of_closed_connections_are_not_given_again() {
+    const FLOWS: u16 = 1_500;
+    let mut executor = TcExecutor::load_twice(Layer::Ethernet, "ports", 3_072).unwrap().0;
+    executor.reset(&World::new()).unwrap();
+    let at = |address: &str, port: u16| std::net::SocketAddr::new(address.parse().unwrap(), port);
+    let (node_port, backend) = (at("172.18.0.2", 30_001), at("10.244.2.7", 8080));
+    let mut pass = |hook, packet: Vec<u8>| match executor.run(hook, Via::Uplink, &packet).unwrap() {
+        Done::Pass(packet) => packet,
+        Done::Drop | Done::Reply(_) | Done::SentOn(_) => unreachable!("{packet:02x?} does not go on"),
+    };
+    let mut ports = std::collections::BTreeMap::new();
+    for number in 0..FLOWS {
+        let from = at(&format!("11.0.{}.{}", number / 250, number % 250), 40_000 + number);
+        let inside = pass(Hook::Ingress, tcp(from, node_port, "S", b""));
+        let leaves = pass(Hook::Egress, inside);
+        let port = u16::from_be_bytes([leaves[20], leaves[21]]);
+        assert!(MASQUERADE_PORTS.contains(&port), "{leaves:02x?}");
+        assert_eq!(ports.insert(port, number), None, "port {port} of flow {number}");
+        let near = std::net::SocketAddr::new(node_port.ip(), port);
+        for (flags, is_reply) in [("SA", true), ("A", false), ("FA", true), ("FA", false), ("A", true)] {
+            let packet = if is_reply { tcp(backend, near, flags, b"") } else { tcp(from, node_port, flags, b"") };
+            let inside = pass(Hook::Ingress, packet);
+            pass(Hook::Egress, inside);
+        }
+    }
 }

@@ -12,6 +12,7 @@ use proxy_agent::kernel::{
 };
 use proxy_agent::plan::{FamilyOp, Op, Realized};
 use proxy_common::addr::{Ipv4, Ipv6};
+use proxy_common::flows::Carried;
 use proxy_common::maps::{
     Affinity, AffinityKey, Backend, Flow, FlowSet, FlowState, FlowWay, Frontend, FrontendKey, FrontendKind, LAYOUT,
     RangeKey, ServiceCounters, TCP, UDP,
@@ -46,6 +47,7 @@ fn small() -> Sizes {
         max_slots: 10_000,
         max_backends: 5000,
         max_services: 50,
+        initial_flows: 1024,
         max_flows: 1024,
         max_devices: 10,
         max_ranges: 10,
@@ -245,16 +247,34 @@ fn what_programs_remember_while_a_table_is_replaced_is_carried_over_to_the_large
     assert_eq!((seen(1), seen(2)), (Some(3), Some(2)));
 }
 
-/// Where a flow is in its table follows from the table's size, which programs of two sets would have to agree upon.
+/// Tables of flows of another size are made beside the former ones; nothing else is made anew.
 #[test]
-fn the_tables_of_flows_keep_their_size() {
+fn the_tables_of_flows_get_another_size() {
     let pins = Pins::new();
     let _lock = pins.0.prepare().unwrap();
     make(&pins.0, &small());
-    let before = ids(&pins.0.maps());
-    for max_flows in [4096, 16] {
-        make(&pins.0, &Sizes { max_flows, ..small() });
-        assert_eq!(ids(&pins.0.maps()), before);
+    for (initial_flows, max_flows, expected) in
+        [(512, 4096, None), (4096, 4096, Some(4096)), (16, 2048, Some(2048)), (16, 4096, None)]
+    {
+        let before = ids(&pins.0.maps());
+        make(&pins.0, &Sizes { initial_flows, max_flows, ..small() });
+        let after = ids(&pins.0.maps());
+        let changed: Vec<_> = before.keys().filter(|name| before.get(*name) != after.get(*name)).collect();
+        let Some(flows) = expected else {
+            assert!(changed.is_empty(), "{changed:?}");
+            continue;
+        };
+        assert_eq!(changed, ["flow_config", "flow_v4", "flow_v6"]);
+        assert_eq!(MapSet::open(&pins.0.maps()).unwrap().sizes().initial_flows, flows);
+        // Programs with the former tables may run: no flow may begin until they are replaced.
+        let moves = kernel::flow_moves(&pins.0).unwrap();
+        assert_eq!(moves.len(), 1);
+        let way = &moves[0];
+        way.hold().unwrap();
+        assert_eq!(way.carry(0).unwrap(), Carried::default());
+        way.release().unwrap();
+        kernel::retire_former(&pins.0).unwrap();
+        assert!(kernel::flow_moves(&pins.0).unwrap().is_empty());
     }
 }
 
@@ -268,9 +288,9 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
         maps.apply(&op).unwrap();
     }
     let before = ids(&pins.0.maps());
-    // As an agent of the layout before would have left it.
+    // As an agent of layout 4 would have left it.
     let set = std::fs::read_link(pins.0.maps()).unwrap();
-    let former = format!("v{}-{}", LAYOUT - 1, set.to_str().unwrap().split_once('-').unwrap().1);
+    let former = format!("v4-{}", set.to_str().unwrap().split_once('-').unwrap().1);
     std::fs::rename(pins.0.path().join(set), pins.0.path().join(&former)).unwrap();
     std::fs::remove_file(pins.0.maps()).unwrap();
     std::os::unix::fs::symlink(&former, pins.0.maps()).unwrap();
@@ -286,6 +306,9 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
     assert_eq!(
         changed,
         [
+            "early",
+            "early_scratch",
+            "flow_hold",
             "frontend_v4",
             "frontend_v6",
             "range_v4",
@@ -295,7 +318,7 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
             "slot_v4",
             "slot_v6"
         ],
-        "what is filled again from the objects"
+        "what is filled again from the objects, and what is new"
     );
     // Ids and generations of backends are those that flows know.
     let (now, then) = (MapSet::open(&pins.0.maps()).unwrap().read().unwrap(), maps.read().unwrap());
@@ -379,7 +402,7 @@ async fn cleanup_leaves_nothing_and_waits_for_no_agent() {
     drop(lock);
     let mut removed = Vec::new();
     kernel::cleanup(&pins, false, |line| removed.push(line)).await.unwrap();
-    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 31, "{removed:?}");
+    assert_eq!(removed.iter().filter(|line| line.starts_with("map ")).count(), 34, "{removed:?}");
     assert!(!pins.path().parent().unwrap().exists(), "{removed:?}");
     assert!(Path::new("/sys/fs/bpf").exists());
 }

@@ -15,9 +15,9 @@ use proxy_common::maps::{
 
 use crate::flows::KernelFlows;
 use crate::maps::{
-    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_CONFIG, FRAGMENT_V4,
-    FRAGMENT_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6, SERVICE_STATS, SLOT_V4,
-    SLOT_V6,
+    AFFINITY_V4, AFFINITY_V6, ANSWER_BUDGET, BACKEND_V4, BACKEND_V6, DEVICE, DROP_STATS, FLOW_CONFIG, FLOW_HOLD,
+    FRAGMENT_V4, FRAGMENT_V6, FRONTEND_V4, FRONTEND_V6, RANGE_V4, RANGE_V6, SERVICE_NET_V4, SERVICE_NET_V6,
+    SERVICE_STATS, SLOT_V4, SLOT_V6,
 };
 use crate::route::is_sent_on;
 use crate::select::{self, about, select_v4, select_v6};
@@ -92,6 +92,11 @@ impl Host for KernelEnv {
     fn device(&self) -> Option<Device> {
         // SAFETY: the value is copied at once; the agent replaces whole elements.
         unsafe { DEVICE.get(self.ifindex).copied() }
+    }
+
+    #[inline(always)]
+    fn is_held(&self, now: u32) -> bool {
+        FLOW_HOLD.get(0).is_some_and(|hold| now < hold.until)
     }
 
     #[inline(always)]

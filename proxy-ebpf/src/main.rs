@@ -17,6 +17,7 @@
 )]
 #![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
+mod early;
 mod env;
 mod flows;
 mod maps;

@@ -7,9 +7,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkSto
 use aya_ebpf::macros::btf_map;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, FlowConfig, FlowEvent, FlowSet,
-    Fragment, FragmentKey, Frontend, FrontendKey, HOPS, Peer, RangeMark, SERVICE_NETS, ServiceCounters, ServiceName,
-    ServiceNet, SlotIndex, XdpAction,
+    Affinity, AffinityKey, AnswerBudget, Backend, DatagramKey, Device, DropReason, Early, EarlyKey, FlowConfig,
+    FlowEvent, FlowHold, FlowSet, Fragment, FragmentKey, Frontend, FrontendKey, HOPS, Peer, RangeMark, SERVICE_NETS,
+    ServiceCounters, ServiceName, ServiceNet, SlotIndex, XdpAction,
 };
 
 use crate::route::Hop;
@@ -19,6 +19,7 @@ const SLOTS: usize = 1_048_576;
 const BACKENDS: usize = 131_072;
 const FLOW_SETS: usize = 16_384;
 const FRAGMENTS: usize = 8_192;
+const EARLY_PIECES: usize = 512;
 const SERVICES: usize = 16_384;
 const DEVICES: usize = 4_096;
 const AFFINITIES: usize = 65_536;
@@ -70,6 +71,8 @@ pub static FLOW_V4: Array<FlowSet<Ipv4>, FLOW_SETS, MMAPABLE> = Array::new();
 pub static FLOW_V6: Array<FlowSet<Ipv6>, FLOW_SETS, MMAPABLE> = Array::new();
 #[btf_map(name = "flow_config")]
 pub static FLOW_CONFIG: Array<FlowConfig, 1> = Array::new();
+#[btf_map(name = "flow_hold")]
+pub static FLOW_HOLD: Array<FlowHold, 1> = Array::new();
 #[btf_map(name = "flow_stats")]
 pub static FLOW_STATS: PerCpuArray<u64, { FlowEvent::ALL.len() }> = PerCpuArray::new();
 
@@ -87,6 +90,13 @@ pub static DATAGRAM_V6: LruHashMap<DatagramKey<Ipv6>, Peer<Ipv6>, DATAGRAMS> = L
 pub static FRAGMENT_V4: LruHashMap<FragmentKey<Ipv4>, Fragment<Ipv4>, FRAGMENTS> = LruHashMap::new();
 #[btf_map(name = "fragment_v6")]
 pub static FRAGMENT_V6: LruHashMap<FragmentKey<Ipv6>, Fragment<Ipv6>, FRAGMENTS> = LruHashMap::new();
+
+/// Both families in one, as few are in it.
+#[btf_map(name = "early")]
+pub static EARLY: HashMap<EarlyKey, Early, EARLY_PIECES, NO_PREALLOC> = HashMap::new();
+/// A piece that is to be kept, and what was in a packet that brings others back.
+#[btf_map(name = "early_scratch")]
+pub static EARLY_SCRATCH: PerCpuArray<Early, 1> = PerCpuArray::new();
 
 /// Not read by any program: names for people, kept beside what they name.
 #[btf_map(name = "service")]

@@ -1,5 +1,6 @@
 //! The shell of the tc hooks: protocol in, action out.
 
+use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
@@ -94,6 +95,8 @@ where
             debug!(ctx, "ifindex {}: new flow", ifindex);
             NEXT
         }
+        Verdict::Kept => DROP,
+        Verdict::Again => again(ifindex),
         Verdict::AnswerNobody => reply::<L2>(ctx, ifindex, DropReason::NoBackend),
         Verdict::AnswerUnknownPort => reply::<L2>(ctx, ifindex, DropReason::UnknownPort),
         Verdict::Drop(reason) => drop(ctx, ifindex, reason),
@@ -176,6 +179,13 @@ fn to_stack(ctx: &TcContext, env: &KernelEnv) {
         // A packet without an Ethernet header cannot have come through a bridge.
         let _ = set_destination(ctx, device.ethernet);
     }
+}
+
+/// Has the packet come in by its device once more: behind those that wait to be looked at by this CPU.
+#[inline(always)]
+fn again(ifindex: u32) -> i32 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
 }
 
 /// Sends the packet back through the device that it came from.

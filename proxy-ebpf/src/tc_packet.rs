@@ -9,7 +9,9 @@ use bytemuck::Pod;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{Family, Packet, Place, TransportChange, place};
+use proxy_common::maps::EarlyKey;
 
+use crate::early::{early_keep, early_recall};
 use crate::maps::CSUM_IPV6;
 
 /// BPF_F_IPV6 of `bpf_l4_csum_replace`, from kernel 6.16 on.
@@ -142,6 +144,16 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
             )
         };
         (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, key: &mut EarlyKey, now: u32) -> bool {
+        early_keep(self.skb(), key, now) != 0
+    }
+
+    #[inline(always)]
+    fn recall(&mut self, key: &mut EarlyKey) {
+        early_recall(self.skb(), key);
     }
 
     #[inline(always)]

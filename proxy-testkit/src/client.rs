@@ -112,7 +112,8 @@ pub fn ask_in_segments(to: SocketAddr, size: u16, count: usize) -> io::Result<Ve
     (0..count).map(|_| receive(&socket)).collect()
 }
 
-fn receive(socket: &UdpSocket) -> io::Result<(Answer, usize)> {
+/// Receives an answer. Gives its length, too.
+pub fn receive(socket: &UdpSocket) -> io::Result<(Answer, usize)> {
     let mut buffer = vec![0u8; 65536];
     let length = socket.recv(&mut buffer)?;
     let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod netns;
 pub mod packets;
 pub mod process;
+pub mod raw;
 pub mod server;
 pub mod shell;
 pub mod teardown;

@@ -11,7 +11,7 @@ use std::thread;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::datapath::Verdict;
-use proxy_common::flows::{Inserted, MASQUERADE_PORTS, NewFlow, Shared, find, open, sweep};
+use proxy_common::flows::{Carried, Inserted, MASQUERADE_PORTS, NewFlow, Shared, carry, find, open, sweep};
 use proxy_common::maps::{FlowConfig, FlowEvent, FlowKey, FlowLimits, FlowSet, FlowSide, FlowState, TCP, UDP};
 use proxy_testkit::packets::{Hook, HostEnv, HostFlows, HostPacket, Via, World, tcp, udp};
 
@@ -306,4 +306,146 @@ fn an_ended_flow_is_replaced_once() {
     assert_eq!(open(&flows, &mut made(1, 2, UDP), Some(ended), 0x404), Ok(Inserted::New));
     assert_eq!(open(&flows, &mut made(1, 3, UDP), Some(ended), 0x404), Ok(Inserted::There));
     assert_eq!(find(&flows, &key, FlowSide::Client).unwrap().service(), 2);
+}
+
+/// Flows with all that they may have are the same in a table of another size: states, masquerades, changed ports.
+#[test]
+fn flows_are_carried_into_a_table_of_another_size() {
+    for (before, after) in [(256, 1_024), (1_024, 256), (256, 311)] {
+        let mut env = HostEnv::with_sets(&World::new(), before);
+        let held: Vec<SocketAddr> = (0..600).map(client).filter(|from| connect(&mut env, *from)).collect();
+        assert_eq!(held.len(), 600);
+        env.set_device(Via::Uplink);
+        let masqueraded: Vec<_> = (10_000..10_100)
+            .map(|number| {
+                let mut packet = HostPacket::new(udp(client(number), at(NODE_PORT), b"x"));
+                env.run(Hook::Ingress, &mut packet);
+                assert_eq!(env.run(Hook::Egress, &mut packet), Verdict::Translated);
+                (number, packet.bytes)
+            })
+            .collect();
+        let from = env.replace_flows_v4(HostFlows::new(FlowConfig::new(0x5eed, 250, after, FlowLimits::DEFAULT)));
+        let carried = carry(&from, env.flows_v4(), 0, env.now);
+        assert_eq!(carried, Carried { stored: 700, there: 0, lost: 0 });
+        // Once more: all are there already.
+        let again = carry(&from, env.flows_v4(), 0, env.now);
+        assert_eq!(again, Carried { stored: 0, there: 700, lost: 0 });
+        assert_eq!(sweep::<Ipv4>(env.flows_v4(), env.now).established, 600);
+        assert!(held.iter().all(|from| is_alive(&mut env, *from)));
+        for (number, left) in masqueraded {
+            let from = client(number);
+            let mut again = HostPacket::new(udp(from, at(NODE_PORT), b"x"));
+            assert_eq!(env.run(Hook::Ingress, &mut again), Verdict::Translated);
+            assert_eq!(env.run(Hook::Egress, &mut again), Verdict::Translated);
+            assert_eq!(again.bytes, left, "by the same masquerade port");
+            let port = u16::from_be_bytes([left[20], left[21]]);
+            let mut answer = HostPacket::new(udp(at(BACKEND), SocketAddr::new(at(NODE_PORT).ip(), port), b"y"));
+            assert_eq!(env.run(Hook::Ingress, &mut answer), Verdict::Translated);
+            assert_eq!(env.run(Hook::Egress, &mut answer), Verdict::Translated);
+            assert_eq!(answer.bytes, udp(at(NODE_PORT), from, b"y"));
+        }
+    }
+}
+
+/// What has changed in the former table since counts: states, flows that took the place of others.
+#[test]
+fn what_is_carried_again_is_as_new_as_in_the_former_table() {
+    let former = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 64, FlowLimits::DEFAULT));
+    let other = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 128, FlowLimits::DEFAULT));
+    let key = |number: u32| made::<Ipv4>(number, 0, TCP).key(FlowSide::Client);
+    for number in 0..20 {
+        assert_eq!(open(&former, &mut made(number, 1, TCP), None, 0x404), Ok(Inserted::New));
+    }
+    assert_eq!(carry(&former, &other, 0, 100), Carried { stored: 20, ..Carried::default() });
+    let established = FlowState::SYN | FlowState::ANSWERED | FlowState::CONFIRMED;
+    find(&former, &key(1), FlowSide::Client).unwrap().touch(110, established);
+    find(&former, &key(2), FlowSide::Client).unwrap().touch(110, FlowState::RESET);
+    let replaced = NewFlow { now: 110, ..made(2, 5, TCP) };
+    assert_eq!(open(&former, &mut { replaced }, None, 0x404), Ok(Inserted::New));
+    let added = NewFlow { now: 110, ..made(30, 6, TCP) };
+    assert_eq!(open(&former, &mut { added }, None, 0x404), Ok(Inserted::New));
+    // Of the others nothing was seen since.
+    assert_eq!(carry(&former, &other, 110, 110), Carried { stored: 2, there: 1, lost: 0 });
+    let found = |number| find(&other, &key(number), FlowSide::Client).unwrap();
+    assert_eq!((found(1).word.seen, found(1).word.state), (110, established));
+    assert_eq!((found(2).service(), found(2).word.state), (5, FlowState::SYN));
+    assert_eq!((found(30).service(), found(30).began()), (6, 110));
+    assert_eq!((found(3).word.seen, found(3).began()), (100, 100));
+    // The reply of the flow that was replaced leads nowhere.
+    assert!(find(&other, &made::<Ipv4>(2, 1, TCP).key(FlowSide::Stack), FlowSide::Stack).is_none());
+}
+
+/// Established flows that do not fit are counted, and no other loses its place for them.
+#[test]
+fn a_table_that_is_too_small_says_so() {
+    let mut env = HostEnv::with_sets(&World::new(), 64);
+    let held: Vec<SocketAddr> = (0..200).map(client).filter(|from| connect(&mut env, *from)).collect();
+    let small = HostFlows::<Ipv4>::new(FlowConfig::new(0x5eed, 250, 8, FlowLimits::DEFAULT));
+    let carried = carry(env.flows_v4(), &small, 0, env.now);
+    assert_eq!((carried.stored + carried.lost) as usize, held.len());
+    assert!((40..=56).contains(&carried.stored), "{carried:?}");
+}
+
+/// While tables are replaced no flow begins, and those that are there go on.
+#[test]
+fn new_flows_wait_while_they_are_held() {
+    let mut env = HostEnv::new(&World::new());
+    assert!(connect(&mut env, client(1)));
+    env.hold.until = env.now + 2;
+    let syn = tcp(client(2), at(VIP), "S", b"");
+    let mut packet = HostPacket::new(syn.clone());
+    assert_eq!(env.run(Hook::Ingress, &mut packet), Verdict::Again);
+    assert_eq!(packet.bytes, syn);
+    assert!(is_alive(&mut env, client(1)));
+    let bystander = tcp(client(2), at("10.244.1.1:80"), "S", b"");
+    assert_eq!(env.run(Hook::Ingress, &mut HostPacket::new(bystander)), Verdict::Pass);
+    // Nobody has lifted it.
+    env.now += 2;
+    assert!(connect(&mut env, client(2)));
+}
+
+/// A connection that is closed keeps its ports for as long as the backend's socket may be in TIME_WAIT: 60 s, and what
+/// the kernel's timer wheel rounds up (with 100 ticks in a second, to 5.12 s).
+#[test]
+fn a_closed_connection_is_remembered_longer_than_its_backend_does() {
+    let flows = HostFlows::<Ipv4>::new(FlowConfig::new(7, 250, 2, FlowLimits::DEFAULT));
+    let mut new = made::<Ipv4>(1, 1, TCP);
+    assert_eq!(open(&flows, &mut new, None, 0x404), Ok(Inserted::New));
+    let found = find(&flows, &new.key(FlowSide::Client), FlowSide::Client).unwrap();
+    found.touch(100, FlowState::ANSWERED | FlowState::CONFIRMED | FlowState::CLOSED);
+    assert_eq!(sweep(&flows, 100 + 66).closed, 1);
+    assert_eq!(sweep(&flows, 100 + 67).removed, 1);
+}
+
+/// While closed connections fill most of a table, so that many lie in other sets than their own, no masquerade port is
+/// given twice to one backend.
+#[test]
+fn masquerade_ports_of_closed_connections_are_not_given_again() {
+    const FLOWS: u32 = 1_500;
+    let mut env = HostEnv::with_sets(&World::new(), 768);
+    env.set_device(Via::Uplink);
+    let mut ports = std::collections::BTreeMap::new();
+    for number in 0..FLOWS {
+        if number % 100 == 0 {
+            env.now += 1;
+        }
+        let from = client(number);
+        let mut syn = HostPacket::new(tcp(from, at(NODE_PORT), "S", b""));
+        assert_eq!(env.run(Hook::Ingress, &mut syn), Verdict::Opened);
+        assert_eq!(env.run(Hook::Egress, &mut syn), Verdict::Translated);
+        let port = u16::from_be_bytes([syn.bytes[20], syn.bytes[21]]);
+        assert_eq!(ports.insert(port, number), None, "port {port} of flow {number}");
+        let near = SocketAddr::new(at(NODE_PORT).ip(), port);
+        for (flags, is_reply) in [("SA", true), ("A", false), ("FA", true), ("FA", false), ("A", true)] {
+            let packet =
+                if is_reply { tcp(at(BACKEND), near, flags, b"") } else { tcp(from, at(NODE_PORT), flags, b"") };
+            let mut packet = HostPacket::new(packet);
+            assert_eq!(env.run(Hook::Ingress, &mut packet), Verdict::Translated, "{flags} of flow {number}");
+            assert_eq!(env.run(Hook::Egress, &mut packet), Verdict::Translated, "{flags} of flow {number}");
+        }
+        if number % 250 == 0 {
+            sweep(env.flows_v4(), env.now);
+        }
+    }
+    assert_eq!(sweep::<Ipv4>(env.flows_v4(), env.now).closed, FLOWS);
 }

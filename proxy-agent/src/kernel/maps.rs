@@ -10,8 +10,8 @@ use std::path::Path;
 use bytemuck::Pod;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
 use proxy_common::maps::{
-    Affinity, AffinityKey, Backend, DatagramKey, Device, FlowConfig, FlowSet, Fragment, FragmentKey, Frontend,
-    FrontendKey, Peer, RangeKey, RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
+    Affinity, AffinityKey, Backend, DatagramKey, Device, Early, EarlyKey, FlowConfig, FlowHold, FlowSet, Fragment,
+    FragmentKey, Frontend, FrontendKey, Peer, RangeKey, RangeMark, ServiceCounters, ServiceName, ServiceNet, SlotIndex,
 };
 
 use super::error::MapSetError;
@@ -66,6 +66,8 @@ pub struct MapSet {
     pub xdp_stats: Map<u32, u64>,
     /// `device`.
     pub device: Map<u32, Device>,
+    /// `early`.
+    pub(super) early: Map<EarlyKey, Early>,
 }
 
 impl MapSet {
@@ -108,13 +110,13 @@ impl MapSet {
             drop_stats: open.map(&spec::DROP_STATS)?,
             xdp_stats: open.map(&spec::XDP_STATS)?,
             device: open.map(&spec::DEVICE)?,
+            early: open.map(&spec::EARLY)?,
         })
     }
 
     /// The names of the maps, and how many entries each has room for.
-    pub fn capacities(&self) -> [(&'static str, u32); 24] {
-        let Self { v4, v6, flow_config: _, flow_stats: _, service, service_stats, drop_stats, xdp_stats: _, device } =
-            self;
+    pub fn capacities(&self) -> [(&'static str, u32); 25] {
+        let Self { v4, v6, service, service_stats, drop_stats, device, early, .. } = self;
         fn of<K: Pod + std::fmt::Debug, V: Pod>(map: &Map<K, V>) -> (&'static str, u32) {
             (map.name(), map.capacity())
         }
@@ -149,23 +151,58 @@ impl MapSet {
             of(service_stats),
             of(drop_stats),
             of(device),
+            of(early),
         ]
     }
 
     /// How many entries the maps have room for: of two families, the smaller number.
     pub fn sizes(&self) -> Sizes {
         let Self { v4, v6, service, service_stats, device, .. } = self;
+        let flows = v4.flow.capacity().min(v6.flow.capacity()) * spec::FLOWS_PER_SET;
         Sizes {
             max_frontends: v4.frontend.capacity().min(v6.frontend.capacity()),
             max_slots: v4.slot.capacity().min(v6.slot.capacity()),
             max_backends: v4.backend.capacity().min(v6.backend.capacity()),
             max_services: service.capacity().min(service_stats.capacity()),
-            max_flows: v4.flow.capacity().min(v6.flow.capacity()) * spec::FLOWS_PER_SET,
+            initial_flows: flows,
+            max_flows: flows,
             max_devices: device.capacity(),
             max_ranges: v4.range.capacity().min(v6.range.capacity()),
             max_affinities: v4.affinity.capacity().min(v6.affinity.capacity()),
             max_datagrams: v4.datagram.capacity().min(v6.datagram.capacity()),
         }
+    }
+}
+
+/// The tables of flows of a set, and what goes with them.
+#[derive(Debug)]
+pub(super) struct FlowTables {
+    pub v4: Map<u32, FlowSet<Ipv4>>,
+    pub v6: Map<u32, FlowSet<Ipv6>>,
+    pub config: Map<u32, FlowConfig>,
+    /// Layouts before 6 have none.
+    pub hold: Option<Map<u32, FlowHold>>,
+}
+
+impl FlowTables {
+    /// Opens those pinned in a folder.
+    ///
+    /// # Errors
+    /// As [`MapSet::open`].
+    pub(super) fn open(folder: &Path) -> Result<Self, MapSetError> {
+        // None of them has values by CPU.
+        let open = Opener { folder, cpus: 1 };
+        let hold = match open.map(&spec::FLOW_HOLD) {
+            Ok(hold) => Some(hold),
+            Err(MapSetError::Missing { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            v4: open.map(&spec::FLOW_V4)?,
+            v6: open.map(&spec::FLOW_V6)?,
+            config: open.map(&spec::FLOW_CONFIG)?,
+            hold,
+        })
     }
 }
 
@@ -205,6 +242,7 @@ pub(super) fn check_layout(folder: &Path, shape: &Shape, info: &MapInfo) -> Resu
         ("type", info.kind, shape.kind as u32),
         ("key size", info.key_size, shape.key_size),
         ("value size", info.value_size, shape.value_size),
+        ("flags", info.flags, shape.flags),
     ] {
         if found != wanted {
             return Err(MapSetError::Mismatch { map: shape.name, path: folder.join(shape.name), what, found, wanted });

@@ -34,7 +34,7 @@ pub use cgroup::{SocketHookError, SocketHooks, SocketLb};
 pub use cleanup::{CleanupError, cleanup};
 pub use direction::Direction;
 pub use error::{AttachError, LoadError, MapError, MapSetError, PinError, XdpError};
-pub use flows::flow_config;
+pub use flows::{FlowMove, flow_config};
 pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
@@ -42,7 +42,7 @@ pub use pins::{PinLock, PinPath};
 pub use programs::{
     LogError, OBJECT, PEER_LISTS, PROGRAMS, PacketLog, Programs, SOCKET_PROGRAMS, SocketProgram, UPLINK_PROGRAMS,
 };
-pub use sets::{catch_up, retire_former};
+pub use sets::{catch_up, flow_moves, forget_flows, hold_flows_on, retire_former};
 pub use sock_diag::{AbortError, Aborted};
 pub use spec::Sizes;
 

@@ -105,7 +105,10 @@ impl Programs {
             loader.map_pin_path(shape.name, set.folder().join(shape.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
-        MapSet::open(set.folder())?.prepare_flows()?;
+        MapSet::open(set.folder())?.prepare_flows(set.flows_from())?;
+        if !set.carry_flows()? {
+            return Self::load(pins, &sizes.keeping_flows(), log, sockets);
+        }
         for name in PROGRAMS {
             let program = ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
             classifier(program)
@@ -119,6 +122,16 @@ impl Programs {
     /// Where their maps are pinned.
     pub fn maps(&self) -> &Path {
         self.set.folder()
+    }
+
+    /// Whether the flows of programs that are attached were carried over to tables of another size.
+    pub fn have_carried_flows(&self) -> bool {
+        self.set.flows_from().is_some()
+    }
+
+    /// Whether they are to be loaded once more with tables of flows of another size, when those before are replaced.
+    pub fn put_off_flows(&self) -> bool {
+        self.set.puts_off_flows()
     }
 
     /// Whether these programs take the place of others whose maps of Services they could not take over: theirs have to be

@@ -27,7 +27,10 @@ impl Owner {
         }
         let is_done = loop {
             let is_done = self.bring_once(&scope);
-            let Some(sizes) = self.services.wanted() else { break is_done };
+            // Flows can wait until what is to be served is served.
+            let crowded = || self.services.crowded().filter(|_| is_done);
+            let sizes = self.services.wanted().or_else(|| self.growth.put_off()).or_else(crowded);
+            let Some(sizes) = sizes else { break is_done };
             if let Err(error) = self.grow(&sizes) {
                 tracing::error!("{}; trying again", chain(&error));
                 break false;
@@ -72,8 +75,9 @@ impl Owner {
             filled = Some(is_done);
         }
         let inspects = std::mem::take(&mut self.inspects);
-        self.growth.catch_up();
+        self.growth.begin_replacing();
         let devices = self.devices.reconcile(attach, inspects, self.services.maps(), self.state.metrics());
+        self.growth.end_of_replacing(devices);
         let sockets = self.sockets.reconcile(self.devices.programs(), self.state.metrics());
         // Now that no program is left of those before: what is written next, they would not know of.
         let former = !(devices && sockets) || self.growth.retire_former();

@@ -64,6 +64,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// The reason of Events about a range of ClusterIPs that others have addresses in.
 const OVERLAP: &str = "ServiceRangeOverlap";
 
+/// How full the tables of flows are is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Flows that are over are removed so often.
 const EXPIRY: Duration = Duration::from_secs(15);
 
@@ -136,6 +139,10 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         socket_lb: args.socket_lb,
         xdp: args.xdp,
         has_former: true,
+        carried: 0,
+        puts_off: false,
+        held: None,
+        moves: Vec::new(),
     };
     let (mut programs, maps) = growth.begin()?;
     maps.set_flow_limits(settings.flow_limits)?;
@@ -289,6 +296,8 @@ impl Owner {
         inspection.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut expiry = interval(EXPIRY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut keep = interval(memory::KEEP);
         keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = Instant::now();
@@ -321,6 +330,11 @@ impl Owner {
                     self.pending = Scope::Everything;
                 }
                 _ = expiry.tick() => self.expire(),
+                _ = look.tick() => {
+                    if self.look_at_flows() {
+                        due = Some(due.map_or(soon, |due| due.min(soon)));
+                    }
+                }
                 _ = keep.tick() => self.memory.keep(&self.store).await,
                 () = sleep_until(start + memory::PATIENCE), if self.memory.is_needed() => {
                     if self.memory.recall(&mut self.store) {
@@ -371,6 +385,14 @@ impl Owner {
             Ok(Err(error)) => tracing::warn!("removing flows that are over: {}", chain(&error)),
             Err(error) => tracing::warn!("removing flows that are over: the clock: {error}"),
         }
+    }
+
+    /// Whether the tables of flows are to grow.
+    fn look_at_flows(&mut self) -> bool {
+        self.services.look_at_flows().unwrap_or_else(|error| {
+            tracing::warn!("looking how full the tables of flows are: {}", chain(&error));
+            false
+        })
     }
 
     /// Takes news in. Returns what is to be looked at because of them.

@@ -62,6 +62,8 @@ pub(super) struct Services {
     limits: Sizes,
     /// Sizes with which all would fit that did not.
     wanted: Option<Sizes>,
+    /// Sizes with which the tables of flows would be less full.
+    crowded: Option<Sizes>,
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
     is_node_missing: bool,
@@ -96,6 +98,7 @@ impl Services {
             options,
             limits,
             wanted: None,
+            crowded: None,
             reported: BTreeSet::new(),
             is_node_missing: false,
             has_freed: true,
@@ -111,11 +114,23 @@ impl Services {
         self.realized = None;
         self.settled = None;
         self.wanted = None;
+        self.crowded = None;
     }
 
     /// The sizes that maps are to grow to, if some Service port found no room when they were last brought true.
     pub(super) fn wanted(&self) -> Option<Sizes> {
         self.wanted
+    }
+
+    /// The sizes that maps are to grow to so that flows find room, also while more and more begin.
+    pub(super) fn crowded(&self) -> Option<Sizes> {
+        self.crowded
+    }
+
+    /// Looks how full the tables of flows are. True if they are to grow.
+    pub(super) fn look_at_flows(&mut self) -> Result<bool, MapError> {
+        self.crowded = self.maps.sizes().with_more_flows(self.maps.staying_flows()?, &self.limits);
+        Ok(self.crowded.is_some())
     }
 
     pub(super) fn maps(&self) -> &MapSet {
@@ -262,10 +277,11 @@ impl Services {
         Some(sizes.with_room_for(&all.extent(), &self.limits)).filter(|larger| *larger != sizes)
     }
 
-    /// Removes flows and affinities that are over at `now` (seconds since boot). Returns what the tables of flows have in
+    /// Removes flows, pieces of packets and affinities that are over at `now` (seconds since boot). Returns what the tables of flows have in
     /// them, by family, and how many entries for affinity went.
     pub(super) fn expire(&self, now: u32) -> Result<([FlowUse; 2], usize), MapError> {
         let flows = self.maps.sweep_flows(now)?;
+        self.maps.expire_early(now)?;
         let mut affinities = 0;
         // Where the copy is not known it will be soon.
         if let Some(realized) = &self.realized {

@@ -10,6 +10,8 @@ use crate::maps::{DropReason, Flow, FlowSide, FlowState, FrontendKey, UDP};
 pub(super) enum Opening {
     /// A flow was stored.
     Opened,
+    /// New flows are to wait.
+    Held,
     /// None was.
     Refused(Refusal),
 }
@@ -25,6 +27,9 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> 
     let there = there(env, flow);
     if there & THERE != 0 && there & ENDED == 0 {
         return Opening::Opened;
+    }
+    if env.is_held(flow.now) {
+        return Opening::Held;
     }
     let ended = if there == 0 { None } else { Some(there as u32) };
     let random = env.random();

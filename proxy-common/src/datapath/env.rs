@@ -106,6 +106,9 @@ pub trait Host {
     #[inline(always)]
     fn leave_by(&mut self, _device: u32) {}
 
+    /// Whether new flows are to wait at `now`: see [`FlowHold`](crate::maps::FlowHold).
+    fn is_held(&self, now: u32) -> bool;
+
     /// Who the clients are that come in here.
     fn origin(&self) -> Origin;
 

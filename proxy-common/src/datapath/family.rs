@@ -129,6 +129,9 @@ pub trait Family: Shared {
     /// kernel's "big TCP") ends with the buffer.
     fn end<P: Packet>(packet: &P) -> u32;
 
+    /// The address as 16 bytes, IPv4 in the last four.
+    fn widened(self) -> [u8; 16];
+
     /// Whether an ICMP type is an error that quotes a packet. Redirects are none: a translated one would
     /// poison the client's routes.
     fn is_error(icmp_type: u8) -> bool;
@@ -204,6 +207,12 @@ impl Family for Ipv4 {
             0 => packet.length(),
             total => u32::from(total),
         }
+    }
+
+    #[inline(always)]
+    fn widened(self) -> [u8; 16] {
+        let [a, b, c, d]: [u8; 4] = bytemuck::cast(self);
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
     }
 
     #[inline(always)]
@@ -332,6 +341,11 @@ impl Family for Ipv6 {
             0 => packet.length(),
             payload => u32::from(payload) + Self::HEADER as u32,
         }
+    }
+
+    #[inline(always)]
+    fn widened(self) -> [u8; 16] {
+        bytemuck::cast(self)
     }
 
     #[inline(always)]

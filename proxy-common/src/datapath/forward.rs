@@ -148,8 +148,8 @@ pub fn accelerate_step<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
         SwiftStep::Begin => match begin::<A, E, P>(packet, env) {
             Opening::Opened => Swift::Ready,
             Opening::Refused(Refusal::NoFrontend) => Swift::NotOurs,
-            // The answers are tc's.
-            Opening::Refused(Refusal::NobodyServes | Refusal::UnknownPort) => Swift::Left,
+            // It waits, and the answers are given, at tc.
+            Opening::Held | Opening::Refused(Refusal::NobodyServes | Refusal::UnknownPort) => Swift::Left,
             Opening::Refused(Refusal::Drop(reason)) => dropped(env, reason),
         },
         SwiftStep::Masquerade => {

@@ -3,7 +3,7 @@
 use super::balance::{Opening, describe, open};
 use super::family::{Place, locate};
 use super::flow;
-use super::fragment::{follow_first, is_noted, note};
+use super::fragment::{follow_first, is_noted, note, note_passing, recall};
 use super::parse::{Awkward, Kind, Parsed, is_sound, look_closer, parse, parse_at, parse_error};
 use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
@@ -18,15 +18,26 @@ pub fn ingress<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> 
     match translate::<A, E, P>(packet, env) {
         Step::Done(verdict) => verdict,
         Step::Slow => begin::<A, E, P>(packet, env, translate::<A, E, P>),
-        Step::Other => match look_closer::<A, P>(packet) {
-            Awkward::Other => Verdict::Pass,
-            Awkward::Icmp => error::<A, E, P>(packet, env),
-            Awkward::Later => follow_first::<A, E, P>(packet, env, FragmentHook::Ingress),
-            Awkward::Transport => match translate_awkward::<A, E, P>(packet, env) {
-                Step::Done(verdict) => verdict,
-                Step::Other => Verdict::Pass,
-                Step::Slow => begin::<A, E, P>(packet, env, translate_awkward::<A, E, P>),
-            },
+        Step::Other => {
+            let verdict = awkward::<A, E, P>(packet, env);
+            if verdict == Verdict::Pass {
+                note_passing::<A, E, P>(packet, env);
+            }
+            verdict
+        }
+    }
+}
+
+#[inline(always)]
+fn awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdict {
+    match look_closer::<A, P>(packet) {
+        Awkward::Other => Verdict::Pass,
+        Awkward::Icmp => error::<A, E, P>(packet, env),
+        Awkward::Later => follow_first::<A, E, P>(packet, env, FragmentHook::Ingress),
+        Awkward::Transport => match translate_awkward::<A, E, P>(packet, env) {
+            Step::Done(verdict) => verdict,
+            Step::Other => Verdict::Pass,
+            Step::Slow => begin::<A, E, P>(packet, env, translate_awkward::<A, E, P>),
         },
     }
 }
@@ -62,6 +73,7 @@ fn opened(step: Step) -> Verdict {
 #[inline(always)]
 fn not_opened<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, opening: Opening) -> Verdict {
     match opening {
+        Opening::Held => Verdict::Again,
         Opening::Refused(Refusal::NobodyServes) => refuse::<A, E, P>(packet, env, Verdict::AnswerNobody),
         Opening::Refused(Refusal::UnknownPort) => refuse::<A, E, P>(packet, env, Verdict::AnswerUnknownPort),
         Opening::Refused(Refusal::Drop(reason)) => Verdict::Drop(reason),
@@ -134,6 +146,7 @@ fn translate_awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut 
     let mut to = parsed.tuple;
     if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
         note(env, place, &parsed.tuple, &to, FragmentHook::Ingress);
+        recall(packet, place, &parsed.tuple);
         return Step::Done(rewrite(packet, &parsed, &to));
     }
     Step::Slow

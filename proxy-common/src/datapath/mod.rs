@@ -63,6 +63,10 @@ pub enum Verdict {
     Opened,
     /// Translated by a flow that was there: hand it on.
     Translated,
+    /// A later fragment whose first has not come. It has been kept, and will come in again after that: drop it.
+    Kept,
+    /// It cannot be told yet what is to become of it: have it come in here once more, as it is.
+    Again,
     /// It has been turned into an answer to its sender, as nobody serves: send it back where it came from.
     AnswerNobody,
     /// The same, as the Service has no such port.

@@ -5,6 +5,7 @@ use bytemuck::Pod;
 use super::checksum::Delta;
 use super::family::{Place, place};
 use crate::addr::{Ipv4, Ipv6};
+use crate::maps::EarlyKey;
 
 /// A packet from its IP header on. Offsets count from there, in bytes.
 ///
@@ -35,6 +36,18 @@ pub trait Packet: Sized {
 
     /// Makes room for `len` bytes before the IP header; offsets count from the new beginning.
     fn prepend(&mut self, len: u32) -> Option<()>;
+
+    /// Keeps the packet as it is, a later fragment, until [`recall`](Self::recall). False if that is not possible. The key's
+    /// number may be overwritten.
+    #[inline(always)]
+    fn keep(&mut self, _key: &mut EarlyKey, _now: u32) -> bool {
+        false
+    }
+
+    /// Has all fragments that were kept under a key come in again, behind what comes in at this moment. This packet stays as
+    /// it is. The key's number may be overwritten.
+    #[inline(always)]
+    fn recall(&mut self, _key: &mut EarlyKey) {}
 
     /// Finds the transport header of an IPv4 packet.
     ///

@@ -239,7 +239,7 @@ pub(super) struct Aligned<T>(pub T);
 
 /// Whether an address is in one of the owner's ranges.
 #[inline(always)]
-fn is_in_range<A: Family, E: Env<A>>(env: &E, owner: u32, addr: A) -> bool {
+pub(super) fn is_in_range<A: Family, E: Env<A>>(env: &E, owner: u32, addr: A) -> bool {
     let key = Aligned(RangeKey::exact(owner, addr));
     env.is_in_range(&key.0)
 }

@@ -64,7 +64,7 @@ pub fn alias<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: Flow
 }
 
 #[inline(always)]
-fn alias_locked<A: Shared>(
+pub(super) fn alias_locked<A: Shared>(
     flows: &impl FlowMemory<A>,
     key: &FlowKey<A>,
     side: FlowSide,

@@ -227,7 +227,7 @@ fn insert_locked<A: Shared>(
 
 /// Writes a flow to a place of its own.
 #[inline(always)]
-fn store<A: Shared>(
+pub(super) fn store<A: Shared>(
     flows: &impl FlowMemory<A>,
     new: &NewFlow<A>,
     home: Home,

@@ -10,6 +10,7 @@
 //! | `ports` | source ports for flows that cannot keep the client's |
 //! | `life` | when a flow is over, and whom it may have to make way for |
 //! | [`sweep`](sweep()) | housekeeping, by the agent |
+//! | [`carry`](carry()) | into a table of another size, by the agent |
 //!
 //! # One entry for both directions
 //!
@@ -53,6 +54,7 @@
 //! new flow is not stored. **An established flow that is not over is never evicted**, whatever comes in.
 
 mod alias;
+mod carry;
 mod find;
 mod insert;
 mod life;
@@ -62,6 +64,7 @@ mod room;
 mod sweep;
 
 pub use alias::{Alias, AliasError, alias, masquerade, untagged_port};
+pub use carry::{Carried, carry};
 pub use find::{Found, find, find_fast, home_of, remove, search};
 pub use insert::{InsertError, Inserted, Insertion, NewFlow, insert, open};
 pub(crate) use life::is_ending;
@@ -70,7 +73,7 @@ pub use memory::{FlowMemory, SetRef, Shared};
 pub(crate) use ports::is_masquerade_port;
 pub use ports::{MASQUERADE_PORTS, Ports};
 pub use room::room;
-pub use sweep::{FlowUse, sweep};
+pub use sweep::{FlowUse, staying, sweep};
 
 use crate::maps::FlowKey;
 

@@ -61,6 +61,20 @@ pub fn sweep<A: Shared>(flows: &impl FlowMemory<A>, now: u32) -> FlowUse {
     used
 }
 
+/// About how many entries a table has that no new flow may take: established flows, and aliases. So many sets are looked at,
+/// of all parts of the table.
+pub fn staying<A: Shared>(flows: &impl FlowMemory<A>, now: u32, sample: u32) -> u32 {
+    let config = flows.config();
+    let step = (config.sets / sample.max(1)).max(1);
+    let mut staying = 0;
+    for index in (0..config.sets).step_by(step as usize) {
+        let Some(set) = flows.set(index) else { break };
+        let stays = |word: FlowWay| word.is_alias() || Rank::of(word, now, config).class() == Class::Stays;
+        staying += (1..=FlowSet::<A>::WAYS).map(|way| u32::from(stays(set.way(way)))).sum::<u32>();
+    }
+    staying.saturating_mul(step)
+}
+
 /// Whether an alias leads to no flow that knows it.
 fn is_lost<A: Shared>(flows: &impl FlowMemory<A>, word: FlowWay, place: u32) -> bool {
     Found::at(flows, word.seen).is_none_or(|flow| flow.disowns(place))

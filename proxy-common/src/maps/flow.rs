@@ -284,6 +284,20 @@ impl FlowConfig {
     }
 }
 
+/// Value of the array `flow_hold`, which has one entry: whether new flows are to wait, as the tables are about to be replaced
+/// by others.
+///
+/// While programs with different tables run, a flow that begins in one table would be unknown to the programs with the
+/// other. So for that moment none begins: a packet that would begin one comes in again and again until the time is over,
+/// which the agent says, or has come, if the agent was killed meanwhile.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowHold {
+    /// Whole seconds since boot (CLOCK_MONOTONIC): new flows wait before that.
+    pub until: u32,
+}
+plain!(FlowHold = 4);
+
 /// Seconds without a packet after which a flow is over. The defaults are those of kube-proxy where it has one, and of
 /// netfilter (`net/netfilter/nf_conntrack_proto_*.c`) where it has none.
 #[repr(C)]
@@ -297,7 +311,9 @@ pub struct FlowLimits {
     pub tcp_established: u32,
     /// TCP, with a FIN of one side: kube-proxy's `conntrack.tcpCloseWaitTimeout`.
     pub tcp_half_closed: u32,
-    /// TCP, with a FIN of both sides: for so long Linux keeps the socket in TIME_WAIT (TCP_TIMEWAIT_LEN).
+    /// TCP, with a FIN of both sides: as long as Linux keeps the socket in TIME_WAIT (TCP_TIMEWAIT_LEN, 60 s, and what the
+    /// kernel's timers add to that, 5.2 s at most). A masquerade port that is used again before that may lead to that socket, which
+    /// takes the SYN for an old packet: timestamps of other ports count from another beginning.
     pub tcp_closed: u32,
     /// TCP and SCTP, with a RST or an ABORT: what is late comes within seconds.
     pub reset: u32,
@@ -352,7 +368,7 @@ impl FlowLimits {
         tcp_unconfirmed: 60,
         tcp_established: 86_400,
         tcp_half_closed: 3_600,
-        tcp_closed: 60,
+        tcp_closed: 66,
         reset: 10,
         udp_unanswered: 30,
         udp_answered: 120,

@@ -1,4 +1,4 @@
-//! Fragments: the packets that come in pieces, of which only the first has ports.
+//! Fragments: the packets that come in pieces, of which only the first has ports, and pieces that come before it.
 
 use super::plain;
 use crate::addr::{Ipv4, Ipv6};
@@ -51,3 +51,51 @@ pub struct Fragment<A> {
     pub zero: [u8; 4],
 }
 plain!(Fragment<Ipv4> = 16, Fragment<Ipv6> = 40);
+
+/// Key of the map `early`: a piece that has come before the first of its packet.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EarlyKey {
+    /// Source address; IPv4 in the last four bytes.
+    pub src: [u8; 16],
+    /// Destination address; likewise.
+    pub dst: [u8; 16],
+    /// As in [`FragmentKey`].
+    pub id: [u8; 4],
+    /// IP protocol number; 0 with IPv6.
+    pub proto: u8,
+    /// Counts the early pieces of a packet, from 0 on.
+    pub number: u8,
+    /// Always 0.
+    pub zero: [u8; 2],
+}
+plain!(EarlyKey = 40);
+
+impl EarlyKey {
+    /// How many pieces of one packet may come early: all others of 64 KiB, with an MTU of 1,400.
+    pub const PIECES: u8 = 48;
+}
+
+/// Value of the map `early`: the piece itself.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Early {
+    /// When it came: whole seconds since boot (CLOCK_MONOTONIC).
+    pub seen: u32,
+    /// The device that it came in by.
+    pub ifindex: u32,
+    /// How many of the bytes are its own.
+    pub length: u32,
+    /// Always 0.
+    pub zero: u32,
+    /// From the link's header on, if the device has one.
+    pub bytes: [u8; 2048],
+}
+plain!(Early = 2064);
+
+impl Early {
+    /// Longer pieces are not kept.
+    pub const LONGEST: u32 = 2047;
+    /// Seconds for which a piece is kept at least: as long as Linux waits for others (`net.ipv6.ip6frag_time`).
+    pub const LIFETIME: u32 = 60;
+}

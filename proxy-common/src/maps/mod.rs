@@ -20,8 +20,8 @@ pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, SlotIndex};
 pub use counters::{DropReason, FlowEvent, ServiceCounters, XdpAction};
 pub use device::{DetectLocal, Device, DeviceRole, HOPS};
-pub use flow::{Flow, FlowConfig, FlowKey, FlowLife, FlowLimits, FlowSet, FlowSide, FlowState, FlowWay};
-pub use fragment::{Fragment, FragmentHook, FragmentKey};
+pub use flow::{Flow, FlowConfig, FlowHold, FlowKey, FlowLife, FlowLimits, FlowSet, FlowSide, FlowState, FlowWay};
+pub use fragment::{Early, EarlyKey, Fragment, FragmentHook, FragmentKey};
 pub use frontend::{Frontend, FrontendKey, FrontendKind, Masquerade};
 pub use peer::{DatagramKey, DatagramSide, Peer};
 pub use range::{RangeKey, RangeMark};
@@ -31,7 +31,7 @@ pub use service_net::{AnswerBudget, SERVICE_NETS, ServiceNet};
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread. Which maps are the same as in an earlier layout, the agent
 /// says where it lists them (`kernel/spec.rs`).
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;

@@ -134,7 +134,8 @@ impl Network {
         match self.node(node).run(Hook::Ingress, role, &mut packet) {
             Verdict::Pass => {}
             Verdict::Opened | Verdict::Translated => trip.is_touched = true,
-            Verdict::Drop(_) => return End::Dropped,
+            // Nobody holds new flows in this world.
+            Verdict::Drop(_) | Verdict::Again | Verdict::Kept => return End::Dropped,
             Verdict::AnswerNobody | Verdict::AnswerUnknownPort => {
                 trip.is_touched = true;
                 trip.is_answered = true;
@@ -180,7 +181,7 @@ impl Network {
         let mut packet = HostPacket::new(packet);
         match self.node(node).run(Hook::Egress, role, &mut packet) {
             Verdict::Pass => {}
-            Verdict::Drop(_) => return None,
+            Verdict::Drop(_) | Verdict::Again | Verdict::Kept => return None,
             Verdict::Opened | Verdict::Translated | Verdict::AnswerNobody | Verdict::AnswerUnknownPort => {
                 trip.is_touched = true
             }

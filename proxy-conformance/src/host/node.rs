@@ -134,6 +134,7 @@ pub fn sizes() -> Sizes {
         max_slots: 2_000,
         max_backends: 1_000,
         max_services: 500,
+        initial_flows: 65_536,
         max_flows: 65_536,
         max_devices: 100,
         max_ranges: 500,

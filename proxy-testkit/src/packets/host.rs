@@ -9,8 +9,8 @@ use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{Host, Origin, Packet, Route, Tables, TransportChange, Verdict, Way, egress, ingress};
 use proxy_common::flows::Shared;
 use proxy_common::maps::{
-    Affinity, AffinityKey, AnswerBudget, Backend, Device, FlowConfig, FlowEvent, FlowLimits, FlowSet, Fragment,
-    FragmentKey, Frontend, FrontendKey, RangeKey, ServiceCounters, ServiceNet,
+    Affinity, AffinityKey, AnswerBudget, Backend, Device, EarlyKey, FlowConfig, FlowEvent, FlowHold, FlowLimits,
+    FlowSet, Fragment, FragmentKey, Frontend, FrontendKey, RangeKey, ServiceCounters, ServiceNet,
 };
 
 use super::flows::HostFlows;
@@ -50,6 +50,8 @@ pub struct HostEnv {
     v6: FamilyMaps<Ipv6>,
     /// Seconds since boot.
     pub now: u32,
+    /// New flows wait before this time.
+    pub hold: FlowHold,
     random: u32,
     device: Device,
     budget: AnswerBudget,
@@ -75,6 +77,7 @@ impl HostEnv {
             v4: family(&world.v4, sets),
             v6: family(&world.v6, sets),
             now: 1_000,
+            hold: FlowHold::default(),
             random: 0x9e37_79b9,
             device,
             budget: AnswerBudget::default(),
@@ -131,6 +134,11 @@ impl HostEnv {
     /// The IPv4 table of flows.
     pub fn flows_v4(&self) -> &HostFlows<Ipv4> {
         &self.v4.flows
+    }
+
+    /// Goes on with another IPv4 table of flows. Gives the one before.
+    pub fn replace_flows_v4(&mut self, flows: HostFlows<Ipv4>) -> HostFlows<Ipv4> {
+        std::mem::replace(&mut self.v4.flows, flows)
     }
 
     /// Takes all IPv4 backends away, as the agent does when they leave their Services.
@@ -200,6 +208,10 @@ impl Host for HostEnv {
             2 => Origin::ByAddress,
             _ => Origin::Elsewhere,
         }
+    }
+
+    fn is_held(&self, now: u32) -> bool {
+        now < self.hold.until
     }
 
     fn may_answer(&mut self, now: u32) -> bool {
@@ -304,6 +316,11 @@ impl HostPacket {
 const MAX_OFFSET: usize = 0xff;
 
 impl Packet for HostPacket {
+    /// What comes of it then is for real devices to show.
+    fn keep(&mut self, _key: &mut EarlyKey, _now: u32) -> bool {
+        true
+    }
+
     fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
@@ -391,6 +408,7 @@ pub(super) fn done(verdict: Verdict, packet: HostPacket) -> Done {
     match verdict {
         Verdict::Pass | Verdict::Opened | Verdict::Translated => Done::Pass(packet.bytes),
         Verdict::AnswerNobody | Verdict::AnswerUnknownPort => Done::Reply(packet.bytes),
-        Verdict::Drop(_) => Done::Drop,
+        // Nobody holds new flows in this world.
+        Verdict::Drop(_) | Verdict::Again | Verdict::Kept => Done::Drop,
     }
 }

@@ -1,9 +1,12 @@
 //! Datagrams that do not travel as one packet: IP fragments, and segments that the kernel cuts at the last moment.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use proxy_testkit::client;
 use proxy_testkit::lab::{Family, Host, Protocol};
+use proxy_testkit::packets::{fragments, udp};
+use proxy_testkit::raw::RawSender;
 use proxy_testkit::server::WHO;
 
 use crate::common::{UDP, standard, usual};
@@ -65,4 +68,54 @@ fn fragments_arrive_by_every_way_and_so_do_their_answers() {
 #[test]
 fn udp_segments_arrive_by_every_way() {
     on_every_way(asks_in_segments);
+}
+
+/// Which piece is sent when, of so many.
+type Order = fn(usize) -> Vec<usize>;
+
+/// The last first; and the first somewhere in the middle.
+const ORDERS: [(&str, Order); 3] = [
+    ("backwards", |count| (0..count).rev().collect()),
+    ("the first third", |count| [1, 2, 0].into_iter().chain(3..count).collect()),
+    ("the first last", |count| (1..count).chain([0]).collect()),
+];
+
+/// Asks with a datagram of 8 kB whose fragments leave in an order of our own.
+fn asks_in_disorder(from: &Host, to: SocketAddr, pod: &str) {
+    static ID: AtomicU16 = AtomicU16::new(1);
+    const SIZE: usize = 8_000;
+    for (order, numbers) in ORDERS {
+        let way = format!("{} to {pod} by {to}, {order}", from.name);
+        let ask = || {
+            let socket = client::connect_udp(to)?;
+            let packet = udp(socket.local_addr()?, to, &[b'?'; SIZE]);
+            let pieces = fragments(&packet, ID.fetch_add(1, Ordering::Relaxed), 1_200);
+            let sender = RawSender::new(Family::of(to.ip()))?;
+            for number in numbers(pieces.len()) {
+                sender.send(&pieces[number], to)?;
+            }
+            client::receive(&socket)
+        };
+        let (answer, length) = from.inside(ask).unwrap_or_else(|error| panic!("{way}: {error}"));
+        assert_eq!((answer.pod.as_str(), length), (pod, SIZE), "{way}");
+    }
+}
+
+#[test]
+fn fragments_arrive_in_any_order_by_every_way() {
+    on_every_way(|from, to, pod| asks_in_disorder(from, to, &pod.name));
+}
+
+#[test]
+fn fragments_in_any_order_that_are_for_no_service_arrive_as_well() {
+    const OWN: u16 = 9_140;
+    let mut lab = standard();
+    let node = lab.node1.host.clone();
+    lab.serve(&node, Protocol::Udp, OWN).unwrap();
+    for family in Family::BOTH {
+        asks_in_disorder(&lab.client, node.at(family, OWN), &node.name);
+        for pod in [&lab.node1.b, &lab.node2.b] {
+            asks_in_disorder(&lab.node1.a, pod.at(family, WHO), &pod.name);
+        }
+    }
 }

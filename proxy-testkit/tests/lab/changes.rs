@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use proxy_testkit::client::{self, Burst};
 use proxy_testkit::lab::{Family, Host, Protocol, eventually};
+use proxy_testkit::manifest::Service;
+use proxy_testkit::server::WHO;
 
 use crate::common::{STREAM, TCP, UDP, standard, tally, usual, who};
 
@@ -157,4 +159,51 @@ fn a_malformed_manifest_is_named_and_changes_nothing() {
     thread::sleep(Duration::from_millis(500));
     assert_eq!(lab.node1.a.ask(Protocol::Tcp, service.at(Family::V4, TCP)).unwrap().pod, "pod2a");
     lab.manifests().remove("broken.yaml").unwrap();
+}
+
+/// One UDP socket, so one flow, through all that may become of its Service.
+#[test]
+fn a_udp_socket_is_led_to_who_serves_whatever_became_of_its_service() {
+    const OTHER: u16 = 9_152;
+    let mut lab = standard();
+    let pod = lab.node2.c.clone();
+    // The pod's other port, which tells by another name.
+    let other = Host { name: "pod2c-other".to_owned(), ..pod.clone() };
+    lab.serve(&other, Protocol::Udp, OTHER).unwrap();
+    let service = |target, backends: &[&Host]| {
+        Service::new("led", 53).port(Protocol::Udp, UDP, target).node_port(30083).backends(backends.iter().copied())
+    };
+    for family in Family::BOTH {
+        let first = service(WHO, &[&lab.node2.b]);
+        let published = lab.publish(&first).unwrap();
+        let inside = lab.node1.c.inside(|| client::connect_udp(first.at(family, UDP))).unwrap();
+        let node_port = lab.node1.host.at(family, 30083);
+        let outside = lab.client.inside(|| client::connect_udp(node_port)).unwrap();
+        let ask = |what: &str, expected: &str| {
+            for socket in [&inside, &outside] {
+                let answer = client::ask_again(socket).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(answer.pod, expected, "{family:?}: {what}");
+            }
+        };
+        ask("at first", "pod2b");
+
+        lab.withdraw(published).unwrap();
+        let again = service(WHO, &[&lab.node1.b]);
+        let published = lab.publish(&again).unwrap();
+        ask("the Service was deleted and made again with another pod", "pod1b");
+
+        lab.change(&published, &service(WHO, &[&pod])).unwrap();
+        ask("another pod", "pod2c");
+        lab.change(&published, &service(OTHER, &[&pod])).unwrap();
+        ask("the target port of the same pod has changed", "pod2c-other");
+
+        lab.change(&published, &service(WHO, &[])).unwrap();
+        for socket in [&inside, &outside] {
+            let refused = client::ask_again(socket).unwrap_err();
+            assert_eq!(client::describe(&refused), "ECONNREFUSED", "{family:?}: nobody is ready");
+        }
+        lab.change(&published, &service(WHO, &[&lab.node1.a])).unwrap();
+        ask("the first one is ready", "pod1a");
+        lab.withdraw(published).unwrap();
+    }
 }

@@ -10,8 +10,10 @@
 mod common;
 mod devices;
 mod drift;
+mod flood;
 mod growth;
 mod metrics;
 mod restart;
+mod tables;
 mod traffic;
 mod upgrade;

@@ -19,6 +19,14 @@ pub fn get(node: &Host, port: u16, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+/// What programs dropped, and what happened in the tables of flows to make room: what is not 0.
+pub fn incidents(node: &Host) -> Vec<String> {
+    let (_, body) = get(node, 10249, "/metrics");
+    let prefixes = ["pointsman_dropped_packets_total", "pointsman_flow_table_events_total"];
+    let is_one = |line: &&str| prefixes.iter().any(|prefix| line.starts_with(prefix)) && !line.ends_with(" 0");
+    body.lines().filter(is_one).map(str::to_owned).collect()
+}
+
 /// The value of a metric, by its name and its labels as they are written.
 pub fn value(node: &Host, series: &str) -> f64 {
     let (_, body) = get(node, 10249, "/metrics");

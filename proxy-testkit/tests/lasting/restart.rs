@@ -18,7 +18,7 @@ use proxy_testkit::shell;
 
 use crate::common::{STREAM, TCP, UDP, alone, standard, usual, who};
 use crate::metrics;
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, resets_sent};
 
 /// The port of every node that [`two`] has.
 const NODE_PORT: u16 = 30086;
@@ -123,7 +123,7 @@ fn kill_9_and_a_restart_write_no_entry_and_stop_no_traffic() {
 }
 
 /// A number below `end`, another one each time.
-fn random(end: u64) -> u64 {
+pub fn random(end: u64) -> u64 {
     RandomState::new().hash_one(()) % end
 }
 
@@ -205,6 +205,7 @@ fn kill_9_at_50_random_points_of_programming_loses_and_misdirects_nothing() {
     }
     // In minutes of traffic, in which ports are used again, a few SYNs have to be sent again; why is not known yet.
     drop(traffic.end_with_patience("50 agents killed while Services change"));
+    tell_incidents(&lab);
     // What is there now is what an agent makes that sees it for the first time: another one has nothing to write.
     for agent in lab.agents_mut() {
         agent.kill();
@@ -214,6 +215,15 @@ fn kill_9_at_50_random_points_of_programming_loses_and_misdirects_nothing() {
     }
     for node in lab.nodes() {
         assert_eq!(metrics::value(&node.host, "pointsman_map_writes_total"), 0.0, "{}", node.host.name);
+    }
+}
+
+/// Prints what a packet may have been lost by.
+pub fn tell_incidents(lab: &Lab) {
+    for node in lab.nodes() {
+        let (invalid, resets) = (node.invalid_packets().unwrap(), resets_sent(&node.host));
+        let incidents = metrics::incidents(&node.host);
+        println!("{}: {invalid} invalid, {resets} RSTs sent, {incidents:?}", node.host.name);
     }
 }
 

@@ -41,12 +41,15 @@ pub struct Traffic {
     began: Instant,
     /// Who connects, and how many SYNs each had sent again before.
     watched: Vec<(Host, u64)>,
+    /// Where packets may have been lost that were no fault of programs: what the counter is of, whose, what it was before.
+    losses: Vec<(&'static str, Option<Host>, u64)>,
 }
 
 impl Traffic {
     /// None yet.
     pub fn new() -> Self {
-        Self { stop: Arc::default(), clients: Vec::new(), began: Instant::now(), watched: Vec::new() }
+        let losses = vec![("softnet", None, softnet_drops())];
+        Self { stop: Arc::default(), clients: Vec::new(), began: Instant::now(), watched: Vec::new(), losses }
     }
 
     /// One new TCP connection after the other, each answered by one of these pods.
@@ -57,6 +60,17 @@ impl Traffic {
             if from.cgroup.is_none() {
                 // So that no port is used again soon: the fate of such connections is not the agent's doing.
                 from.ns.sysctl(&[("ipv4/ip_local_port_range", "10000 65535")]).unwrap();
+            }
+        }
+        for pod in pods {
+            for name in ["ListenDrops", "TCPReqQFullDrop", "PAWSTimewait"] {
+                if !self
+                    .losses
+                    .iter()
+                    .any(|(of, host, _)| *of == name && host.as_ref().is_some_and(|it| it.name == pod.name))
+                {
+                    self.losses.push((name, Some((*pod).clone()), counter(pod, name)));
+                }
             }
         }
         let pace = if from.name == "client" { PACE_OUTSIDE } else { PACE };
@@ -141,6 +155,13 @@ impl Traffic {
                 *sum.wrong.entry(what).or_default() += count;
             }
         }
+        for (name, host, before) in self.losses {
+            let now = host.as_ref().map_or_else(softnet_drops, |host| counter(host, name));
+            if now != before {
+                let whose = host.map_or_else(|| "the machine".to_owned(), |host| host.name);
+                println!("{while_}: {name} of {whose}: {} more", now - before);
+            }
+        }
         let seconds = self.began.elapsed().as_secs_f64();
         let again: BTreeMap<_, _> =
             self.watched.iter().map(|(host, before)| (host.name.clone(), syns_sent_again(host) - before)).collect();
@@ -158,9 +179,31 @@ impl Traffic {
 
 /// How many SYNs a host had to send again since it was made.
 fn syns_sent_again(host: &Host) -> u64 {
-    let text = host.ns.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).unwrap().unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    counter(host, "TCPSynRetrans")
+}
+
+/// Packets that found no room in a CPU's queue (the second column of /proc/net/softnet_stat, of the whole machine).
+fn softnet_drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let of_cpu = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().filter_map(of_cpu).sum()
+}
+
+/// One of TCP's extended counters.
+fn counter(host: &Host, wanted: &str) -> u64 {
+    told(host, "netstat", "TcpExt:", wanted)
+}
+
+/// How many RSTs a host has sent: a node that gets a packet which was to be translated answers with one.
+pub fn resets_sent(host: &Host) -> u64 {
+    told(host, "snmp", "Tcp:", "OutRsts")
+}
+
+fn told(host: &Host, file: &str, group: &str, wanted: &str) -> u64 {
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = host.ns.run(|| std::fs::read_to_string(path)).unwrap().unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut pairs = names.split_whitespace().zip(values.split_whitespace());
-    pairs.find_map(|(name, value)| (name == "TCPSynRetrans").then(|| value.parse().unwrap())).unwrap()
+    pairs.find_map(|(name, value)| (name == wanted).then(|| value.parse().unwrap())).unwrap()
 }

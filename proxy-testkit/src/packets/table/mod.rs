@@ -229,7 +229,7 @@ fn untouched(family: &str, p: &Places) -> Vec<Scenario> {
         icmp_error(p.router, p.pod, false, &about, 8)
     }));
     steps.extend(through("a ping to a Service's address", echo(p.pod, p.to_remote)));
-    let last = fragments(&udp(pod, at(p.to_remote, 80), &[7; 100]), 11, 64).pop().unwrap_or_default();
+    let last = fragments(&udp(pod, at(p.remote, 80), &[7; 100]), 11, 64).pop().unwrap_or_default();
     steps.extend(through("a fragment without ports, of a packet whose first was not seen", last));
     vec![Scenario { name: format!("{family} what is not ours passes as it came"), steps }]
 }

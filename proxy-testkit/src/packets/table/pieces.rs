@@ -64,10 +64,17 @@ pub(super) fn fragmented(family: &str, p: &Places) -> Vec<Scenario> {
     ));
     let last = |from, to| fragments(&data(from, to), ID, CUT).pop().unwrap_or_default();
     there_and_back.push(step("the last once more", Hook::Ingress, Pod, last(pod, vip), becomes(last(pod, remote))));
-    let other = |from, to| fragments(&data(from, to), ID + 1, CUT).pop().unwrap_or_default();
-    there_and_back.push(step("one of another packet", Hook::Ingress, Pod, other(pod, vip), Expect::Untouched));
+    let other = |number: usize| move |packet: &[u8]| fragments(packet, ID + 1, CUT).swap_remove(number);
+    let (sent, seen) = (data(pod, vip), data(pod, remote));
+    let kept = "one of another packet is kept until its first comes";
+    there_and_back.push(step(kept, Hook::Ingress, Pod, other(1)(&sent), Expect::Drop));
+    there_and_back.push(step("here it is", Hook::Ingress, Pod, other(0)(&sent), becomes(other(0)(&seen))));
+    there_and_back.push(step("the other comes again", Hook::Ingress, Pod, other(1)(&sent), becomes(other(1)(&seen))));
     let stranger = at(p.neighbour, 40_000);
-    there_and_back.push(step("one of another pod", Hook::Ingress, Pod, last(stranger, vip), Expect::Untouched));
+    there_and_back.push(step("one of another pod is kept, too", Hook::Ingress, Pod, last(stranger, vip), Expect::Drop));
+    let early_reply = fragments(&data(remote, stranger), ID, CUT).swap_remove(1);
+    let passes = "a reply's that comes before its first passes";
+    there_and_back.push(step(passes, Hook::Egress, Pod, early_reply, Expect::Untouched));
 
     let mut masqueraded = pieces(
         ["from outside", "without ports", "the last"],
@@ -124,12 +131,16 @@ pub(super) fn fragmented(family: &str, p: &Places) -> Vec<Scenario> {
 
     let nobody = at(p.to_nobody, 80);
     let refused = first(pod, nobody);
-    let bystander = at(p.neighbour, 8080);
+    let (bystander, own) = (at(p.neighbour, 8080), at(p.node, 9_999));
     let refusals = vec![
         step("the first is dropped: of too little a part is known", Hook::Ingress, Pod, refused, Expect::Drop),
-        step("the last passes, and nobody is there", Hook::Ingress, Pod, last(pod, nobody), Expect::Untouched),
-        step("between pods: the first", Hook::Ingress, Pod, first(pod, bystander), Expect::Untouched),
+        step("the last waits for it", Hook::Ingress, Pod, last(pod, nobody), Expect::Drop),
+        step("between pods: the last, before the first", Hook::Ingress, Pod, last(pod, bystander), Expect::Untouched),
+        step("the first", Hook::Ingress, Pod, first(pod, bystander), Expect::Untouched),
         step("and the last", Hook::Ingress, Pod, last(pod, bystander), Expect::Untouched),
+        step("to the node itself: the last, before the first", Hook::Ingress, Pod, last(pod, own), Expect::Drop),
+        step("the first", Hook::Ingress, Pod, first(pod, own), Expect::Untouched),
+        step("and the last", Hook::Ingress, Pod, last(pod, own), Expect::Untouched),
     ];
     vec![
         Scenario { name: name("pod to ClusterIP and back"), steps: there_and_back },
