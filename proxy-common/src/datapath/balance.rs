@@ -24,16 +24,10 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> 
     if let Err(refusal) = choose(env, flow) {
         return Opening::Refused(refusal);
     }
-    let there = there(env, flow);
-    if there & THERE != 0 && there & ENDED == 0 {
-        return Opening::Opened;
-    }
     if env.is_held(flow.now) {
         return Opening::Held;
     }
-    let ended = if there == 0 { None } else { Some(there as u32) };
-    let random = env.random();
-    match flows::open(&env.flows(), flow, ended, random) {
+    match store(env, flow) {
         Ok(Inserted::New) => {
             env.count(flow.service, |counters| counters.flows += 1);
             Opening::Opened
@@ -75,21 +69,27 @@ fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<()
     Ok(())
 }
 
-/// There is a flow.
-const THERE: u64 = 1 << 32;
-/// It has ended.
-const ENDED: u64 = 1 << 33;
+/// Stores a flow, in place of one of the same addresses that has ended.
+#[inline(always)]
+fn store<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<Inserted, InsertError> {
+    let random = env.random();
+    let stored = flows::open(&env.flows(), flow, None, random);
+    if stored != Ok(Inserted::There) {
+        return stored;
+    }
+    let ended = ended(env, flow);
+    if ended == 0 { stored } else { flows::open(&env.flows(), flow, Some(ended as u32), random) }
+}
 
-/// The flow that is there already for these addresses: these bits, and its sequence. 0 if there is none.
+/// Beside the sequence of a flow that has ended.
+const ENDED: u64 = 1 << 32;
+
+/// The flow that is there already for these addresses, if it has ended: this bit, and its sequence. 0 if it goes on.
 #[inline(never)]
-fn there<A: Family, E: Env<A>>(env: &E, flow: &NewFlow<A>) -> u64 {
+fn ended<A: Family, E: Env<A>>(env: &E, flow: &NewFlow<A>) -> u64 {
     let flows = env.flows();
     let Some(found) = find(&flows, &flow.key(FlowSide::Client), FlowSide::Client) else {
         return 0;
     };
-    let has_ended = has_ended(env, &flows, &found, flow.now);
-    if !found.is_whole() {
-        return 0;
-    }
-    THERE | u64::from(found.sequence) | if has_ended { ENDED } else { 0 }
+    if has_ended(env, &flows, &found, flow.now) && found.is_whole() { ENDED | u64::from(found.sequence) } else { 0 }
 }

@@ -65,7 +65,12 @@ fn reach<A: Shared>(set: SetRef<'_, A>) -> u32 {
     (set.head() >> 32) as u32
 }
 
-/// The place and the sequence of a flow in one number: what a function of its own can answer. 0 if there is none.
+/// No entry is even alike.
+pub(super) const NOBODY: u64 = 0;
+/// There is no such flow, but entries with the same label in the same sets.
+const OTHERS: u64 = 1;
+
+/// The place and the sequence of a flow in one number: what a function of its own can answer.
 #[inline(always)]
 fn found(place: Place, sequence: u32) -> u64 {
     u64::from(place) << 32 | u64::from(sequence)
@@ -77,6 +82,7 @@ fn found(place: Place, sequence: u32) -> u64 {
 /// come to the next, and through all that follows.
 #[inline(always)]
 pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: FlowSide) -> u64 {
+    let mut none = NOBODY;
     let home = home_of(flows, key, side);
     let label = label(home, key.protocol, side);
     let number = side as u32;
@@ -86,6 +92,7 @@ pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: Flo
     let mut index = home.set;
     for distance in 0..REACH {
         let mut ways = labelled(set, label);
+        none |= u64::from(ways != 0) * OTHERS;
         for _ in 0..FlowSet::<A>::WAYS {
             if ways == 0 {
                 break;
@@ -108,7 +115,7 @@ pub fn search<A: Shared>(flows: &impl FlowMemory<A>, key: &FlowKey<A>, side: Flo
         let Some(next) = flows.set(index) else { return 0 };
         set = next;
     }
-    0
+    none
 }
 
 /// What tells the entries of a key from others of its set: see [`labelled`].
@@ -174,9 +181,9 @@ fn lowest(ways: u64) -> u32 {
 }
 
 impl<'a, A: Shared> Found<'a, A> {
-    /// A flow by its number.
+    /// A flow by the number that [`FlowMemory::search`] answered.
     #[inline(always)]
-    fn numbered(flows: &'a impl FlowMemory<A>, number: u64) -> Option<Self> {
+    pub(super) fn numbered(flows: &'a impl FlowMemory<A>, number: u64) -> Option<Self> {
         let (place, sequence) = ((number >> 32) as u32, number as u32);
         if place == 0 {
             return None;

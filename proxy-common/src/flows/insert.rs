@@ -1,6 +1,6 @@
 //! A new flow.
 
-use super::find::{Found, find};
+use super::find::{Found, NOBODY, find};
 use super::life::{is_ending, is_vacant};
 use super::memory::{Fields, FlowMemory, SetRef, Shared};
 use super::ports::Ports;
@@ -188,7 +188,8 @@ fn insert_locked<A: Shared>(
     random: u32,
 ) -> Insertion {
     let config = flows.config();
-    if let Some(old) = find(flows, key, FlowSide::Client) {
+    let number = flows.search(key, FlowSide::Client);
+    if let Some(old) = Found::numbered(flows, number) {
         if Some(old.sequence) != ended && !is_ending(old.word, new.now, config) {
             return Insertion::THERE;
         }
@@ -196,11 +197,14 @@ fn insert_locked<A: Shared>(
             return Insertion::CONTENDED;
         }
     }
-    // The backend must not see two connections with the same addresses and ports.
+    // The backend must not see two connections with the same addresses and ports. They would have the same label.
     (key.far, key.far_port) = (new.backend, new.backend_port);
     let mut ports = Ports::from(random);
-    let mut is_free = false;
+    let mut is_free = number == NOBODY;
     for _ in 0..PORTS + 1 {
+        if is_free {
+            break;
+        }
         let Some(other) = find(flows, key, FlowSide::Stack) else {
             is_free = true;
             break;

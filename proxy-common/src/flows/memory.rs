@@ -28,7 +28,7 @@ pub trait FlowMemory<A: Shared>: Sized {
     fn count(&self, event: FlowEvent);
 
     /// Looks for the flow that has these addresses on this side: its place in the upper half of the number, its sequence in
-    /// the lower one. 0 if there is none.
+    /// the lower one. No place is 0: then there is none, and the lower half tells whether any entry is alike.
     ///
     /// This and those that follow may be made functions of their own, which the verifier goes through once and not for
     /// each packet that may come to them: so they take and answer what such functions can.
