@@ -23,10 +23,10 @@ use super::ingress::{has_ended, may_end, open_flow};
 use super::masquerade::allocate;
 use super::parse::{Kind, Parsed, is_sound, parse, parse_at, parse_error};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
-use super::select::Refusal;
+use super::select::{Refusal, is_stranger};
 use super::{Env, Family, Host, Packet, Tuple, Verdict};
 use crate::addr::Address;
-use crate::flows::{find, is_masquerade_port};
+use crate::flows::{find, find_fast, is_masquerade_port};
 use crate::maps::{DropReason, Flow, FlowSide, FragmentHook};
 
 /// What routes are found by: the addresses that the node's stack would see.
@@ -206,7 +206,7 @@ fn follow<A: Family, E: Env<A>, R: Router<A>>(
     to: &mut Tuple<A>,
 ) -> Swift {
     let flows = env.flows();
-    let Some(found) = find(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
+    let Some(found) = find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
         return reply(env, router, parsed, length, is_common, hops, to);
     };
     let now = env.now();
@@ -250,11 +250,11 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
     to: &mut Tuple<A>,
 ) -> Swift {
     if !is_masquerade_port(parsed.tuple.dst_port) {
-        return Swift::Begin;
+        return begins(env, &parsed.tuple);
     }
     let flows = env.flows();
     let Some(found) = find(&flows, &parsed.tuple.as_reply(), FlowSide::Masquerade) else {
-        return Swift::Begin;
+        return begins(env, &parsed.tuple);
     };
     let (_, flags) = found.masquerade_port();
     let is_sent_on = flags & Flow::<A>::SENT_ON != 0;
@@ -280,6 +280,12 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
         });
     }
     done
+}
+
+/// What becomes of a packet of no flow: it may begin one, unless it is surely for no frontend.
+#[inline(always)]
+fn begins<A: Family, E: Env<A>>(env: &E, tuple: &Tuple<A>) -> Swift {
+    if is_stranger(env, tuple) { Swift::NotOurs } else { Swift::Begin }
 }
 
 /// Where a packet of a flow goes.
