@@ -56,6 +56,15 @@ pub fn ask_tcp(to: SocketAddr) -> io::Result<Answer> {
     Answer::parse(&text)
 }
 
+/// Connects and reads who is there, within a time of one's own choice for each.
+pub fn ask_tcp_within(to: SocketAddr, patience: Duration) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Answer::parse(&text)
+}
+
 /// Asks over HTTP/1.1 who is there.
 pub fn ask_http(to: SocketAddr) -> io::Result<Answer> {
     let mut stream = connect(to)?;

@@ -15,6 +15,9 @@ use proxy_testkit::lab::Host;
 const PACE: Duration = Duration::from_millis(2);
 /// The same of the client outside, whose flows are masqueraded.
 const PACE_OUTSIDE: Duration = Duration::from_millis(8);
+/// New connections may have to wait for an agent to come back that was killed while it replaced tables of flows. (What
+/// is lost is seen by the SYNs that are sent again.)
+const PATIENCE: Duration = Duration::from_secs(12);
 /// From one word to the next of a connection that is held.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -76,7 +79,7 @@ impl Traffic {
         let pace = if from.name == "client" { PACE_OUTSIDE } else { PACE };
         self.spawn(from, pace, move |report| {
             report.connections += 1;
-            match client::ask_tcp(to) {
+            match client::ask_tcp_within(to, PATIENCE) {
                 Ok(answer) if names.contains(&answer.pod) => {}
                 Ok(answer) => report.note(format!("connection to {to} answered by {}", answer.pod)),
                 Err(error) => report.note(format!("connection to {to}: {}", client::describe(&error))),
