@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_bench_ebpf::Order;
+use proxy_common::flows::MASQUERADE_PORTS;
 
 use super::generator::{Generator, Outcome, Sink, Traffic};
 use super::{Effort, Scene, Way, summary};
@@ -42,8 +43,9 @@ pub(super) fn run(scene: &Scene, effort: &Effort, size: usize) -> Result<Vec<Fig
     let mut generator = Generator::load()?;
     let mut floor: BTreeMap<bool, Samples> = BTreeMap::new();
     let mut samples: BTreeMap<(Way, Kind, Subject), Samples> = BTreeMap::new();
-    // As many new flows a chunk as there are client ports for all chunks.
-    let few = (((1 << 15) - (1 << FLOWS_BITS)) / (effort.chunks + 1)).min(effort.packets);
+    // So many new flows a chunk that all chunks together find a masquerade port each, without looking long.
+    let ports = u32::try_from(MASQUERADE_PORTS.len())? / 4 * 3;
+    let few = ((ports - (1 << FLOWS_BITS)) / (effort.chunks + 1)).min(effort.packets);
     let mut next = 1 << FLOWS_BITS;
     for way in WAYS {
         for subject in &scene.subjects {

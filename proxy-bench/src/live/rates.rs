@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_testkit::client;
+use proxy_testkit::lab::make_wire;
 
 use super::{Effort, Scene, Way, summary};
 use crate::ground::subject::Subject;
@@ -30,6 +32,7 @@ const RATES: [(&str, &str, &str); 5] = [
 
 /// All rates, of all subjects and ways, by turns.
 pub(super) fn run(scene: &Scene, effort: &Effort, size: usize) -> Result<Vec<Figure>> {
+    let _wires = wires(scene)?;
     let mut samples: BTreeMap<(Way, usize, Subject), Samples> = BTreeMap::new();
     for _ in 0..effort.rounds {
         for way in Way::ALL {
@@ -47,6 +50,13 @@ pub(super) fn run(scene: &Scene, effort: &Effort, size: usize) -> Result<Vec<Fig
         Some(summary(&format!("{name}/{}", way.name()), *subject, size, protocol, samples, unit))
     });
     Ok(figures.collect())
+}
+
+/// Has frames reach every node as from a network card: XDP leaves those to the stack whose checksums are yet to be completed, and
+/// the pair's other end has to take what it sends. What others are measured with is the same.
+fn wires(scene: &Scene) -> Result<Vec<OwnedFd>> {
+    let switch = scene.ground.cluster.lab.switch();
+    scene.subjects.iter().map(|subject| make_wire(switch, &scene.ground.node(*subject)?.port)).collect()
 }
 
 /// One measurement of each rate.

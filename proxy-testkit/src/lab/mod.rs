@@ -29,6 +29,7 @@ pub use host::{Family, Host, Protocol};
 pub use node::Node;
 pub(crate) use node::{Cni, Pod};
 use tun::Tunnel;
+pub use wire::make_wire;
 
 use crate::agent::{Agent, AgentOptions, Source};
 use crate::manifest::{Manifests, Published, Service};

@@ -50,7 +50,10 @@ struct LinkAttr {
 
 /// Completes the checksums of what leaves through a device, and has it take what an XDP program at its other end sends: as long
 /// as the link that is returned is kept.
-pub(super) fn make_wire(ns: &NsHandle, device: &str) -> Result<OwnedFd> {
+///
+/// # Errors
+/// If there is no such device in the namespace, or it has an XDP program already.
+pub fn make_wire(ns: &NsHandle, device: &str) -> Result<OwnedFd> {
     let set = || -> io::Result<OwnedFd> {
         complete_checksums(device)?;
         take_frames(nix::net::if_::if_nametoindex(device)?)
