@@ -190,6 +190,7 @@ mod tests {
     #[test]
     fn a_lab_s_names_tell_their_process() {
         assert_eq!(owner("pm123a-node1"), Some(123));
+        assert_eq!(owner("pm123ba-node1"), Some(123));
         assert_eq!(owner("pointsman-lab-45b-node2"), Some(45));
         assert_eq!(owner("pm-other"), None);
         assert_eq!(owner("pm123"), None);

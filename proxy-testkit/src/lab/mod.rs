@@ -20,7 +20,7 @@ mod tun;
 mod wire;
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -142,7 +142,7 @@ impl Lab {
         let mut wires = Vec::new();
         if options.wired {
             for node in ["node1", "node2"] {
-                wires.push(wire::make_wire(&switch, node)?);
+                wires.push(make_wire(&switch, node)?);
             }
         }
         let (client_ns, client) = outside_client(&id, &switch, "client", 100)?;
@@ -264,11 +264,19 @@ impl Lab {
     }
 }
 
-/// Process id and a letter: unlike for every lab that lives at the same time.
+/// Process id and letters: unlike for every lab that this process has made, as one may live through all its tests.
 fn next_id() -> String {
-    static COUNT: AtomicU8 = AtomicU8::new(0);
-    let letter = char::from(b'a' + COUNT.fetch_add(1, Ordering::Relaxed) % 26);
-    format!("{}{letter}", std::process::id())
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut letters = Vec::new();
+    loop {
+        letters.extend(char::from_digit(number % 26 + 10, 36));
+        number /= 26;
+        if number == 0 {
+            break;
+        }
+    }
+    format!("{}{}", std::process::id(), letters.into_iter().rev().collect::<String>())
 }
 
 fn outside_client(id: &str, switch: &NetNs, name: &str, number: u8) -> Result<(NetNs, Host)> {
@@ -298,5 +306,18 @@ pub fn eventually<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>)
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::next_id;
+
+    #[test]
+    fn no_two_labs_of_a_process_have_the_same_name() {
+        let ids: BTreeSet<String> = (0..2000).map(|_| next_id()).collect();
+        assert_eq!(ids.len(), 2000);
     }
 }
