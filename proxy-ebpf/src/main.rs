@@ -2,7 +2,8 @@
 //!
 //! `tc_in_*` run at ingress, `tc_out_*` at egress; `*_eth` on devices with Ethernet headers, `tc_in_port` on those of
 //! them that are ports of a bridge, `tc_in_up` on uplinks that have `xdp_up` before it, `*_l3` on devices without such headers
-//! (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an action. Whatever is not ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
+//! (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an action. Whatever is not
+//! ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!
 //! `sock_*` run where processes name addresses or are told of them; the number is that of the family. `list_peers*` run
 //! when the agent asks which sockets were led where.
@@ -17,6 +18,7 @@
 )]
 #![expect(missing_docs, reason = "the macro of a hook drops the comment of its function")]
 
+mod bounds;
 mod early;
 mod env;
 mod flows;

@@ -11,6 +11,7 @@ use proxy_common::datapath::checksum::{Delta, never_zero};
 use proxy_common::datapath::{Family, Packet, Place, TransportChange, place};
 use proxy_common::maps::EarlyKey;
 
+use crate::bounds::{OFFSETS, value_at};
 use crate::early::{early_keep, early_recall};
 use crate::maps::CSUM_IPV6;
 
@@ -19,8 +20,7 @@ const BPF_F_IPV6: u64 = 1 << 7;
 
 /// No header that the core reads ends beyond this: an ICMP error with two IPv4 headers full of options.
 const READABLE: u32 = 192;
-/// Mask that bounds every offset for the verifier, a little above [`READABLE`].
-const OFFSETS: usize = 0xff;
+const _: () = assert!(READABLE as usize <= OFFSETS);
 
 /// A socket buffer whose IP header stands `L2` bytes from its beginning.
 pub struct TcPacket<'a, const L2: usize> {
@@ -60,12 +60,7 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
     /// Where a value stands in the packet, if the packet is long enough.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let (data, end) = bounds(self.ctx);
-        let start = data + L2 + (offset & OFFSETS);
-        if start + size_of::<T>() > end {
-            return None;
-        }
-        Some(start as *mut T)
+        value_at(bounds(self.ctx), L2, offset)
     }
 }
 

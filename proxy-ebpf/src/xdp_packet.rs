@@ -7,9 +7,7 @@ use proxy_common::datapath::checksum::never_zero;
 use proxy_common::datapath::{Packet, Place, TransportChange, place};
 
 use crate::ETHERNET;
-
-/// Mask that bounds every offset for the verifier: see `tc_packet`.
-const OFFSETS: usize = 0xff;
+use crate::bounds::value_at;
 
 /// A frame with an Ethernet header.
 pub struct XdpPacket {
@@ -25,12 +23,7 @@ impl XdpPacket {
     /// Where a value stands in the packet, if the packet is long enough.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let (data, end) = bounds(self.ctx);
-        let start = data + ETHERNET + (offset & OFFSETS);
-        if start + size_of::<T>() > end {
-            return None;
-        }
-        Some(start as *mut T)
+        value_at(bounds(self.ctx), ETHERNET, offset)
     }
 }
 

@@ -11,11 +11,11 @@ use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::flows::{Carried, FlowMemory, FlowUse, SetRef, Shared, carry, staying, sweep};
 use proxy_common::maps::{FlowConfig, FlowEvent, FlowHold, FlowLimits, FlowSet};
 
+use super::clock;
 use super::error::{LoadError, MapError};
 use super::map::Map;
 use super::mapping::Mapping;
 use super::maps::{FlowTables, MapSet};
-use super::sys;
 
 /// The only key of `flow_config` and of `flow_hold`.
 const CONFIG: u32 = 0;
@@ -29,7 +29,7 @@ const HOLD: u32 = 5;
 /// # Errors
 /// When the kernel does not tell how long its ticks are.
 pub fn flow_config(sets: u32, limits: FlowLimits) -> io::Result<FlowConfig> {
-    Ok(FlowConfig::new(fastrand::u64(1..), sys::jiffies_per_second()?, sets, limits))
+    Ok(FlowConfig::new(fastrand::u64(1..), clock::jiffies_per_second()?, sets, limits))
 }
 
 impl MapSet {
@@ -173,7 +173,7 @@ impl FlowMove {
 
 /// Whole seconds since boot: the clock of flows.
 fn now() -> io::Result<u32> {
-    Ok(u32::try_from(sys::monotonic_seconds()?).unwrap_or(u32::MAX))
+    Ok(u32::try_from(clock::monotonic_seconds()?).unwrap_or(u32::MAX))
 }
 
 /// A table in this process's memory.

@@ -7,6 +7,7 @@
 mod attach;
 mod cgroup;
 mod cleanup;
+mod clock;
 mod clsact;
 mod direction;
 mod error;
@@ -58,5 +59,5 @@ pub fn device_name(ifindex: u32) -> Option<String> {
 /// # Errors
 /// When the kernel does not tell.
 pub fn now() -> std::io::Result<u64> {
-    sys::monotonic_seconds()
+    clock::monotonic_seconds()
 }

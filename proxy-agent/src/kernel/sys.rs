@@ -490,27 +490,3 @@ pub(super) fn tcx_links(ifindex: u32, direction: Direction) -> io::Result<Vec<u3
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     Ok(links.into_iter().take(attr.count as usize).collect())
 }
-
-/// Whole seconds of CLOCK_MONOTONIC, the clock of the programs.
-pub(super) fn monotonic_seconds() -> io::Result<u64> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` has room for the answer.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    u64::try_from(time.tv_sec).map_err(io::Error::other)
-}
-
-/// How many jiffies make a second in this kernel: its coarse clocks go by them, and tell so.
-pub(super) fn jiffies_per_second() -> io::Result<u32> {
-    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `tick` has room for the answer.
-    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let nanoseconds = u32::try_from(tick.tv_nsec).unwrap_or(0);
-    if tick.tv_sec != 0 || nanoseconds == 0 {
-        return Err(io::Error::other("the kernel's tick is not a part of a second"));
-    }
-    Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
-}

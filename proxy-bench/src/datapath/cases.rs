@@ -12,8 +12,8 @@ use super::harness::{Harness, Target, Traffic};
 use super::leg::Leg;
 use super::packet::Protocol;
 use super::world::Side;
-use super::{Effort, SUITE};
-use crate::report::{Figure, rounded};
+use super::{Effort, net_figure};
+use crate::report::Figure;
 use crate::samples::Samples;
 
 /// Sets for the flows of the largest case of established ones, two each: with the four that the agent would choose one in ten
@@ -22,11 +22,12 @@ const ROOMY: u32 = 65_536;
 /// So many flows fit into these sets, however they are spread.
 const FITTING: u32 = ROOMY * 2;
 /// Sets of the table that new flows come into: as many flows as the map of the floor `lru-insert` has entries.
-const SETS: u32 = 262_144 / 7;
+pub(super) const SETS: u32 = 262_144 / 7;
 /// Established flows: name of the case, and the power of two of their number.
-const ESTABLISHED: [(&str, u32); 3] = [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
+pub(super) const ESTABLISHED: [(&str, u32); 3] =
+    [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
 /// Strangers come with so many addresses and ports, as a power of two.
-const STRANGERS: u32 = 10;
+pub(super) const STRANGERS: u32 = 10;
 
 /// Measures all cases of one family and protocol.
 pub fn run<A: Side>(
@@ -193,18 +194,7 @@ where
         self.expect(before, expected).with_context(place)?;
         leg.check::<A>(&traffic, self.protocol, &seen).with_context(place)?;
         self.baseline.push(&baseline, &nothing);
-        Ok(Figure {
-            suite: SUITE,
-            case,
-            subject,
-            family: Some(A::NAME),
-            protocol: Some(self.protocol.name()),
-            value: rounded(program.best() - nothing.best(), 1),
-            unit: "ns",
-            median: Some(rounded(program.median() - nothing.median(), 1)),
-            baseline: None,
-            ratio: None,
-        })
+        Ok(net_figure(case, subject, A::NAME, self.protocol, &program, &nothing))
     }
 
     /// Does what has to be done before so many runs, and answers what will have been counted after them.

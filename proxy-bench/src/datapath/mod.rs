@@ -31,7 +31,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use proxy_common::addr::{Ipv4, Ipv6};
 
-use crate::report::Figure;
+use crate::report::{Figure, rounded};
+use crate::samples::Samples;
 use baseline::Baseline;
 use harness::Harness;
 use packet::Protocol;
@@ -77,6 +78,29 @@ pub fn run(is_quick: bool) -> Result<Vec<Figure>> {
     figures.extend(cases);
     figures.iter_mut().for_each(|figure| baseline.compare(figure));
     Ok(figures)
+}
+
+/// What a program costs a packet: what was measured, less what is measured where there is none.
+fn net_figure(
+    case: &'static str,
+    subject: &'static str,
+    family: &'static str,
+    protocol: Protocol,
+    program: &Samples,
+    nothing: &Samples,
+) -> Figure {
+    Figure {
+        suite: SUITE,
+        case,
+        subject,
+        family: Some(family),
+        protocol: Some(protocol.name()),
+        value: rounded(program.best() - nothing.best(), 1),
+        unit: "ns",
+        median: Some(rounded(program.median() - nothing.median(), 1)),
+        baseline: None,
+        ratio: None,
+    }
 }
 
 /// Binds this thread to the last CPU that it may use: LRU maps and counters are by CPU, and caches too.

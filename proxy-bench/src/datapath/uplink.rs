@@ -14,12 +14,13 @@ use proxy_common::maps::{Backend, Device, DeviceRole, FrontendKey, Masquerade};
 
 use super::baseline::Baseline;
 use super::bed::{Bed, Counts};
+use super::cases::{ESTABLISHED, SETS, STRANGERS};
 use super::harness::{Harness, Target, Traffic, XDP_PASS, XDP_TX};
 use super::leg::Leg;
 use super::packet::{Flags, Protocol, ends, packet};
 use super::world::{Party, Side};
-use super::{Effort, SUITE};
-use crate::report::{Figure, rounded};
+use super::{Effort, net_figure};
+use crate::report::Figure;
 use crate::samples::Samples;
 
 /// The uplink, the routes to clients and backends, and the machine that all of them lead to. Its Ethernet addresses are those
@@ -41,10 +42,6 @@ route add fd00:10:f4::/48 via fd00:172:18::1
 const ROOMY: u32 = 131_072;
 /// So many masqueraded flows fit into these sets, however they are spread.
 const FITTING: u32 = ROOMY;
-/// Sets of the table that new flows come into: see `cases`.
-const SETS: u32 = 262_144 / 7;
-const ESTABLISHED: [(&str, u32); 3] = [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
-const STRANGERS: u32 = 10;
 /// What XDP leaves before a packet that tc has nothing to do about.
 const MARK: [u8; 4] = 0x706f_696e_u32.to_ne_bytes();
 
@@ -226,18 +223,7 @@ impl Set<'_> {
         expect(bed, before, Counts { flows, packets, ..Counts::default() }).with_context(place)?;
         self.check::<A>(leg, &traffic, &seen).with_context(place)?;
         self.baseline.push(&baseline, &nothing);
-        Ok(Figure {
-            suite: SUITE,
-            case,
-            subject,
-            family: Some(A::NAME),
-            protocol: Some(self.protocol.name()),
-            value: rounded(program.best() - nothing.best(), 1),
-            unit: "ns",
-            median: Some(rounded(program.median() - nothing.median(), 1)),
-            baseline: None,
-            ratio: None,
-        })
+        Ok(net_figure(case, subject, A::NAME, self.protocol, &program, &nothing))
     }
 
     /// Compares what became of the last frame with what should have.

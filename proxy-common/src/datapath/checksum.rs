@@ -93,3 +93,47 @@ impl Delta {
 pub fn never_zero(checksum: [u8; 2]) -> [u8; 2] {
     if u16::from_ne_bytes(checksum) == 0 { [0xff; 2] } else { checksum }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Ipv4;
+
+    /// The checksum of some words.
+    fn of(words: &[[u8; 2]]) -> [u8; 2] {
+        let mut sum = Delta::default();
+        words.iter().for_each(|word| sum.add(*word));
+        sum.checksum()
+    }
+
+    #[test]
+    fn a_change_makes_of_a_checksum_what_the_changed_words_have() {
+        for (old, new) in [([1, 2], [3, 4]), ([0xff, 0xff], [0, 1]), ([0, 0], [0xff, 0xfe]), ([9, 9], [9, 9])] {
+            let mut change = Delta::default();
+            change.replace(old, new);
+            assert_eq!(change.applied_to(of(&[old, [7, 7]])), of(&[new, [7, 7]]), "{old:?} {new:?}");
+            // A sum as CHECKSUM_PARTIAL has it, not complemented.
+            let sum = |word| (!u16::from_ne_bytes(of(&[word, [7, 7]]))).to_ne_bytes();
+            assert_eq!(change.added_to(sum(old)), sum(new), "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_sum_change_no_checksum() {
+        let change = |new| {
+            let mut change = Delta::default();
+            change.replace_address(Ipv4::new([10, 96, 2, 155]), Ipv4::new(new));
+            change
+        };
+        for (new, is_neutral) in [([10, 244, 2, 7], true), ([10, 96, 2, 155], true), ([10, 244, 2, 8], false)] {
+            let change = change(new);
+            let checksum = [0x12, 0x34];
+            assert_eq!(
+                (change.is_neutral(), change.applied_to(checksum) == checksum),
+                (is_neutral, is_neutral),
+                "{new:?}"
+            );
+        }
+        assert!(Delta::default().is_neutral());
+    }
+}

@@ -57,7 +57,8 @@ pub struct Places {
     pub to_neighbour: IpAddr,
     /// ClusterIP of `pod`'s own Service: port 80 to 8080, TCP, UDP and SCTP.
     pub to_self: IpAddr,
-    /// ClusterIP of a second Service of `remote`: port 80 to 8080, TCP.
+    /// ClusterIP of a second Service of `remote`: port 80 to 8080, TCP. Both addresses have one sum, so that no checksum
+    /// changes by the one in place of the other.
     pub also_to_remote: IpAddr,
     /// ClusterIP of a Service without endpoints: port 80, TCP, UDP and SCTP.
     pub to_nobody: IpAddr,
@@ -97,7 +98,7 @@ impl Places {
             to_remote: at(10, 96, 0, 1),
             to_neighbour: at(10, 96, 0, 2),
             to_self: at(10, 96, 0, 3),
-            also_to_remote: at(10, 96, 0, 4),
+            also_to_remote: at(10, 96, 2, 155),
             to_nobody: at(10, 96, 0, 5),
             local_only: at(203, 0, 113, 1),
             guarded: at(203, 0, 113, 2),
@@ -123,7 +124,7 @@ impl Places {
             to_remote: at(0x1096, 1),
             to_neighbour: at(0x1096, 2),
             to_self: at(0x1096, 3),
-            also_to_remote: at(0x1096, 4),
+            also_to_remote: at(0x1096, 0x13b3),
             to_nobody: at(0x1096, 5),
             local_only: at(0x2031, 1),
             guarded: at(0x2031, 2),

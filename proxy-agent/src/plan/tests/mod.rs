@@ -4,7 +4,6 @@
 
 mod properties;
 mod scenarios;
-mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
