@@ -110,13 +110,7 @@ pub fn ask_udp_at_length(to: SocketAddr, size: usize) -> io::Result<(Answer, usi
 /// the device, or the kernel before a device that cannot.
 pub fn ask_in_segments(to: SocketAddr, size: u16, count: usize) -> io::Result<Vec<(Answer, usize)>> {
     let socket = connect_udp(to)?;
-    let value = libc::c_int::from(size);
-    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
-    // SAFETY: the option takes an int; its address and size are given.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), length)
-    };
-    Errno::result(result)?;
+    set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, libc::c_int::from(size))?;
     socket.send(&vec![b'?'; usize::from(size) * count])?;
     (0..count).map(|_| receive(&socket)).collect()
 }
@@ -150,9 +144,13 @@ impl Pattern {
 
 /// Sends `bytes` to an echo server and checks every byte that comes back, both ways at once.
 pub fn stream(to: SocketAddr, bytes: u64) -> io::Result<Duration> {
+    stream_on(connect(to)?, bytes)
+}
+
+/// The same on a connection that is there.
+pub fn stream_on(stream: TcpStream, bytes: u64) -> io::Result<Duration> {
     const BLOCK: usize = 64 * 1024;
     let started = Instant::now();
-    let stream = connect(to)?;
     stream.set_read_timeout(Some(STREAM_PATIENCE))?;
     stream.set_write_timeout(Some(STREAM_PATIENCE))?;
     let mut sender = stream.try_clone()?;
@@ -259,11 +257,41 @@ pub fn never_fragment(socket: &UdpSocket) -> io::Result<()> {
     } else {
         (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)
     };
-    let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
-    // SAFETY: the option takes an int; its address and size are given.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    set_option(socket, level, name, value)
+}
+
+/// Sets a socket's option that is a number.
+pub fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_bytes(socket, level, name, &value.to_ne_bytes())
+}
+
+fn set_bytes(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(value.len()).unwrap_or_default();
+    // SAFETY: the kernel reads the option's bytes; their address and number are given.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), size) };
     Errno::result(result)?;
     Ok(())
+}
+
+/// An extension header that the kernel puts into each packet of an IPv6 socket (RFC 3542 §8 and §9).
+#[derive(Clone, Copy, Debug)]
+pub enum HeaderOption {
+    /// Hop-by-hop options.
+    HopByHop,
+    /// Destination options.
+    Destination,
+}
+
+impl HeaderOption {
+    /// Has a socket send it, with nothing in it but padding.
+    pub fn set(self, socket: &impl AsRawFd) -> io::Result<()> {
+        let name = match self {
+            Self::HopByHop => libc::IPV6_HOPOPTS,
+            Self::Destination => libc::IPV6_DSTOPTS,
+        };
+        // The next header is the kernel's to fill in; PadN of 4 bytes.
+        set_bytes(socket, libc::IPPROTO_IPV6, name, &[0, 0, 1, 4, 0, 0, 0, 0])
+    }
 }
 
 /// The path MTU that the kernel knows for a connected socket.

@@ -138,6 +138,8 @@ pub struct Service {
     kind: Type,
     ports: Vec<Port>,
     backends: Vec<Host>,
+    /// Endpoints that are not ready, each with its conditions.
+    others: Vec<(Host, &'static str)>,
     is_internal_local: bool,
     /// Further lines of the Service's `spec`.
     spec: String,
@@ -154,6 +156,7 @@ impl Service {
             kind: Type::Cluster,
             ports: Vec::new(),
             backends: Vec::new(),
+            others: Vec::new(),
             is_internal_local: false,
             spec: String::new(),
             status: String::new(),
@@ -218,9 +221,23 @@ impl Service {
         self
     }
 
-    /// Sets the endpoints.
+    /// Sets the endpoints that are ready.
     pub fn backends<'a>(mut self, pods: impl IntoIterator<Item = &'a Host>) -> Self {
         self.backends = pods.into_iter().cloned().collect();
+        self
+    }
+
+    /// Adds endpoints that are terminating, and serve as long as they can.
+    pub fn terminating<'a>(mut self, pods: impl IntoIterator<Item = &'a Host>) -> Self {
+        let conditions = "ready: false, serving: true, terminating: true";
+        self.others.extend(pods.into_iter().map(|pod| (pod.clone(), conditions)));
+        self
+    }
+
+    /// Adds endpoints that are not ready yet.
+    pub fn unready<'a>(mut self, pods: impl IntoIterator<Item = &'a Host>) -> Self {
+        let conditions = "ready: false, serving: false, terminating: false";
+        self.others.extend(pods.into_iter().map(|pod| (pod.clone(), conditions)));
         self
     }
 
@@ -331,13 +348,15 @@ impl Service {
             let protocol = upper(port.protocol);
             let _ = writeln!(text, "- {{name: {}, protocol: {protocol}, port: {}}}", port.name, port.target);
         }
-        text.push_str(if self.backends.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
-        for pod in &self.backends {
+        let ready = self.backends.iter().map(|pod| (pod, "ready: true"));
+        let endpoints: Vec<_> = ready.chain(self.others.iter().map(|(pod, conditions)| (pod, *conditions))).collect();
+        text.push_str(if endpoints.is_empty() { "endpoints: []\n" } else { "endpoints:\n" });
+        for (pod, conditions) in endpoints {
             let node = node_of(pod);
             let _ = write!(
                 text,
-                "- addresses: [\"{}\"]\n  conditions: {{ready: true}}\n  nodeName: {node}\n  targetRef: {{kind: Pod, namespace: \
-                 default, name: {}}}\n",
+                "- addresses: [\"{}\"]\n  conditions: {{{conditions}}}\n  nodeName: {node}\n  targetRef: {{kind: Pod, \
+                 namespace: default, name: {}}}\n",
                 pod.ip(family),
                 pod.name
             );

@@ -86,8 +86,8 @@ pub fn udp(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
 pub fn sctp(from: SocketAddr, to: SocketAddr, flags: Flags) -> Vec<u8> {
     let chunk: &[u8] = match flags {
         // INIT and INIT ACK: tag, window, streams out and in, first TSN.
-        "S" => &[1, 0, 0, 20, 0xa1, 0xa2, 0xa3, 0xa4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
-        "SA" => &[2, 0, 0, 20, 0xb1, 0xb2, 0xb3, 0xb4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
+        "S" => &[1, 0, 0, 20, 0xc1, 0xc2, 0xc3, 0xc4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
+        "SA" => &[2, 0, 0, 20, 0xc1, 0xc2, 0xc3, 0xc4, 0, 1, 0, 0, 0, 10, 0, 10, 0, 0, 0, 1],
         // DATA of one stream, nine bytes and their padding.
         "PA" => &[
             0, 3, 0, 25, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b's', b'o', b'm', b'e', b' ', b'd', b'a', b't', b'a', 0,
@@ -104,12 +104,12 @@ pub fn sctp(from: SocketAddr, to: SocketAddr, flags: Flags) -> Vec<u8> {
 /// The ABORT that answers [`sctp`] with the same arguments (RFC 9260 §8.4).
 pub(super) fn abort_of(from: SocketAddr, to: SocketAddr, flags: Flags) -> Vec<u8> {
     match flags {
-        "S" => sctp_exactly(to, from, [0xa1, 0xa2, 0xa3, 0xa4], &[6, 0, 0, 4]),
+        "S" => sctp_exactly(to, from, SCTP_TAG, &[6, 0, 0, 4]),
         _ => sctp_exactly(to, from, SCTP_TAG, &[6, 1, 0, 4]),
     }
 }
 
-/// Verification tag of every SCTP packet here but an INIT.
+/// The tag that both ends choose, and so the verification tag of every SCTP packet here but an INIT.
 const SCTP_TAG: [u8; 4] = [0xc1, 0xc2, 0xc3, 0xc4];
 
 fn sctp_exactly(from: SocketAddr, to: SocketAddr, tag: [u8; 4], chunk: &[u8]) -> Vec<u8> {
