@@ -315,10 +315,11 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
             "range_v6",
             "service_net_v4",
             "service_net_v6",
+            "service_stats",
             "slot_v4",
             "slot_v6"
         ],
-        "what is filled again from the objects, and what is new"
+        "what is filled again from the objects, what counts more than before, and what is new"
     );
     // Ids and generations of backends are those that flows know.
     let (now, then) = (MapSet::open(&pins.0.maps()).unwrap().read().unwrap(), maps.read().unwrap());

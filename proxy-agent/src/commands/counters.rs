@@ -35,6 +35,7 @@ pub(super) struct ServiceRow {
     reply_packets: u64,
     reply_bytes: u64,
     refused: u64,
+    without_port: u64,
 }
 
 /// How many packets were dropped for one reason.
@@ -51,7 +52,7 @@ impl Counters {
         let mut services = Vec::new();
         for (owner, port) in view.names.ports() {
             let counted = counters.get(&owner.service_id).copied().unwrap_or_default();
-            let ServiceCounters { flows, packets, bytes, reply_packets, reply_bytes, refused } = counted;
+            let ServiceCounters { flows, packets, bytes, reply_packets, reply_bytes, refused, without_port } = counted;
             services.push(ServiceRow {
                 owner,
                 port: port.port,
@@ -63,6 +64,7 @@ impl Counters {
                 reply_packets,
                 reply_bytes,
                 refused,
+                without_port,
             });
         }
         services.sort_by(|a, b| (&a.owner, a.port, a.family).cmp(&(&b.owner, b.port, b.family)));

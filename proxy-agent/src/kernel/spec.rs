@@ -307,7 +307,7 @@ pub(super) const AFFINITY_V6: Spec<AffinityKey<Ipv6>, Affinity> =
 pub(super) const FLOW_V4: Spec<u32, FlowSet<Ipv4>> = Spec::new("flow_v4", MapKind::Array, FLOWS).mapped().since(4);
 pub(super) const FLOW_V6: Spec<u32, FlowSet<Ipv6>> = Spec::new("flow_v6", MapKind::Array, FLOWS).mapped().since(4);
 pub(super) const FLOW_CONFIG: Spec<u32, FlowConfig> = Spec::new("flow_config", MapKind::Array, ONE).since(4);
-pub(super) const FLOW_HOLD: Spec<u32, FlowHold> = Spec::new("flow_hold", MapKind::Array, ONE);
+pub(super) const FLOW_HOLD: Spec<u32, FlowHold> = Spec::new("flow_hold", MapKind::Array, ONE).since(6);
 pub(super) const FLOW_STATS: Spec<u32, u64> = Spec::new("flow_stats", MapKind::PerCpuArray, FLOW_EVENTS).since(4);
 pub(super) const PEER_V4: Spec<u32, Peer<Ipv4>> = Spec::new("peer_v4", MapKind::SocketStorage, SOCKETS).since(4);
 pub(super) const PEER_V6: Spec<u32, Peer<Ipv6>> = Spec::new("peer_v6", MapKind::SocketStorage, SOCKETS).since(4);
@@ -319,11 +319,11 @@ pub(super) const FRAGMENT_V4: Spec<FragmentKey<Ipv4>, Fragment<Ipv4>> =
     Spec::new("fragment_v4", MapKind::LruHash, FRAGMENTS).since(4);
 pub(super) const FRAGMENT_V6: Spec<FragmentKey<Ipv6>, Fragment<Ipv6>> =
     Spec::new("fragment_v6", MapKind::LruHash, FRAGMENTS).since(4);
-pub(super) const EARLY: Spec<EarlyKey, Early> = Spec::new("early", MapKind::Hash, EARLY_PIECES);
-pub(super) const EARLY_SCRATCH: Spec<u32, Early> = Spec::new("early_scratch", MapKind::PerCpuArray, ONE);
+pub(super) const EARLY: Spec<EarlyKey, Early> = Spec::new("early", MapKind::Hash, EARLY_PIECES).since(6);
+pub(super) const EARLY_SCRATCH: Spec<u32, Early> = Spec::new("early_scratch", MapKind::PerCpuArray, ONE).since(6);
 pub(super) const SERVICE: Spec<u32, ServiceName> = Spec::new("service", MapKind::Array, SERVICES).since(4);
 pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> =
-    Spec::new("service_stats", MapKind::PerCpuArray, SERVICES).since(4);
+    Spec::new("service_stats", MapKind::PerCpuArray, SERVICES).since(7);
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS).since(4);
 pub(super) const XDP_STATS: Spec<u32, u64> = Spec::new("xdp_stats", MapKind::PerCpuArray, XDP_ACTIONS).since(4);
 pub(super) const LEAVING: Spec<u32, u64> = Spec::new("leaving", MapKind::PerCpuArray, ONE).since(4);

@@ -13,6 +13,7 @@ mod growth;
 mod memory;
 mod news;
 mod oom;
+mod ports;
 pub mod rules;
 mod services;
 mod sockets;
@@ -67,7 +68,7 @@ const OVERLAP: &str = "ServiceRangeOverlap";
 /// How full the tables of flows are is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Flows that are over are removed so often.
+/// Flows that are over are removed so often, and Services whose flows found no source port are told of.
 const EXPIRY: Duration = Duration::from_secs(15);
 
 /// Why an agent cannot start.
@@ -329,7 +330,10 @@ impl Owner {
                     due = Some(Instant::now());
                     self.pending = Scope::Everything;
                 }
-                _ = expiry.tick() => self.expire(),
+                _ = expiry.tick() => {
+                    self.expire();
+                    self.tell_lack_of_ports();
+                }
                 _ = look.tick() => {
                     if self.look_at_flows() {
                         due = Some(due.map_or(soon, |due| due.min(soon)));
@@ -384,6 +388,16 @@ impl Owner {
             }
             Ok(Err(error)) => tracing::warn!("removing flows that are over: {}", chain(&error)),
             Err(error) => tracing::warn!("removing flows that are over: the clock: {error}"),
+        }
+    }
+
+    /// Says which Services' new flows have found no source port since it was last said.
+    fn tell_lack_of_ports(&mut self) {
+        match self.services.lack_of_ports() {
+            Ok(lacking) => {
+                lacking.iter().for_each(|(port, packets)| tracing::warn!("{}", ports::message(port, *packets)))
+            }
+            Err(error) => tracing::warn!("looking for Services without source ports: {}", chain(&error)),
         }
     }
 

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proxy_common::flows::FlowUse;
 
+use super::ports::PortLack;
 use crate::kernel::{MapError, MapSet, Sizes};
 use crate::model::{
-    Desired, Family, HealthCheck, Held, ModelOptions, NoLocal, NodeView, desired, health_check_addresses,
+    Desired, Family, HealthCheck, Held, ModelOptions, NoLocal, NodeView, ServicePort, desired, health_check_addresses,
     overlap_message,
 };
 use crate::object::{ObjectName, Protocol};
@@ -64,6 +65,7 @@ pub(super) struct Services {
     wanted: Option<Sizes>,
     /// Sizes with which the tables of flows would be less full.
     crowded: Option<Sizes>,
+    port_lack: PortLack,
     /// What has been reported and is still so.
     reported: BTreeSet<String>,
     is_node_missing: bool,
@@ -99,6 +101,7 @@ impl Services {
             limits,
             wanted: None,
             crowded: None,
+            port_lack: PortLack::default(),
             reported: BTreeSet::new(),
             is_node_missing: false,
             has_freed: true,
@@ -292,6 +295,15 @@ impl Services {
             })?;
         }
         Ok((flows, affinities))
+    }
+
+    /// The Service ports whose new flows found no source port, and how many packets that were since it was last asked.
+    pub(super) fn lack_of_ports(&mut self) -> Result<Vec<(ServicePort, u64)>, MapError> {
+        // Where the copy is not known it will be soon.
+        let Some(realized) = &self.realized else { return Ok(Vec::new()) };
+        let lacking = self.port_lack.look(&self.maps)?;
+        // A Service that has gone meanwhile is nobody's concern.
+        Ok(lacking.into_iter().filter_map(|(id, packets)| Some((realized.service(id)?.clone(), packets))).collect())
     }
 
     /// How many entries of which map are in use.

@@ -139,10 +139,9 @@ impl Bed {
         let mut counts = Counts::default();
         for id in 1..=SERVICES {
             let of_cpus = self.service_stats.get(&id, 0).context("reading the counters")?;
-            for Plain(ServiceCounters { flows, packets, bytes: _, reply_packets, reply_bytes: _, refused }) in
-                of_cpus.iter()
-            {
-                counts = counts + Counts { flows: *flows, packets: *packets, replies: *reply_packets, drops: *refused };
+            for Plain(counters) in of_cpus.iter() {
+                let ServiceCounters { flows, packets, reply_packets, refused, .. } = *counters;
+                counts = counts + Counts { flows, packets, replies: reply_packets, drops: refused };
             }
         }
         for of_cpus in self.drop_stats.iter() {

@@ -34,7 +34,10 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> 
         }
         Ok(Inserted::There) => Opening::Opened,
         Err(InsertError::Full | InsertError::Contended) => Opening::Refused(Refusal::Drop(DropReason::FlowTable)),
-        Err(InsertError::Ports) => Opening::Refused(Refusal::Drop(DropReason::PortClash)),
+        Err(InsertError::Ports) => {
+            env.count(flow.service, |counters| counters.without_port += 1);
+            Opening::Refused(Refusal::Drop(DropReason::PortClash))
+        }
     }
 }
 

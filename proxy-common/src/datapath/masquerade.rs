@@ -54,7 +54,10 @@ pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> R
     let now = env.now();
     match flows::masquerade(&flows, &found, &mut key, now, env.random()) {
         Ok(()) => Ok(()),
-        Err(AliasError::Taken) => Err(DropReason::MasqueradePorts),
+        Err(AliasError::Taken) => {
+            env.count(found.service(), |counters| counters.without_port += 1);
+            Err(DropReason::MasqueradePorts)
+        }
         Err(AliasError::Failed) => Err(DropReason::FlowTable),
     }
 }

@@ -18,8 +18,11 @@ pub struct ServiceCounters {
     pub reply_bytes: u64,
     /// Packets refused because nobody serves.
     pub refused: u64,
+    /// Packets of new flows dropped because no source port was free: [`DropReason::MasqueradePorts`] and
+    /// [`DropReason::PortClash`].
+    pub without_port: u64,
 }
-plain!(ServiceCounters = 48);
+plain!(ServiceCounters = 56);
 
 impl ServiceCounters {
     /// What several CPUs counted.
@@ -31,6 +34,7 @@ impl ServiceCounters {
             sum.reply_packets += cpu.reply_packets;
             sum.reply_bytes += cpu.reply_bytes;
             sum.refused += cpu.refused;
+            sum.without_port += cpu.without_port;
             sum
         })
     }

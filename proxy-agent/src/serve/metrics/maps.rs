@@ -109,6 +109,11 @@ fn encode_services(
     for (labels, counters) in all() {
         ConstCounter::new(counters.refused).encode(family.encode_family(&labels)?)?;
     }
+    let help = "Packets of new flows dropped because no source port was free.";
+    let mut family = encoder.encode_descriptor("pointsman_service_packets_without_port", help, None, counter)?;
+    for (labels, counters) in all() {
+        ConstCounter::new(counters.without_port).encode(family.encode_family(&labels)?)?;
+    }
     Ok(())
 }
 
