@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::config::KubeProxyFlags;
+use crate::config::{FlowTimeout, KubeProxyFlags};
 use crate::devices::{DeviceFilter, XdpMode};
 use crate::kernel::{AttachMode, PinPath, Sizes, SocketLb};
 use crate::object::{ObjectName, parse_range};
@@ -97,6 +97,10 @@ pub struct RunArgs {
     /// The most that the maps may hold: they begin smaller and grow.
     #[command(flatten)]
     pub sizes: Sizes,
+    /// How long flows may be idle, where kube-proxy has no flag: tcp-syn (2m), tcp-opening (1m), tcp-closed (66s), reset (10s),
+    /// sctp-opening (30s), sctp (3m30s)
+    #[arg(long, value_name = "KIND=DURATION,...", value_delimiter = ',')]
+    pub flow_timeouts: Vec<FlowTimeout>,
     /// Most entries that the maps of frontends, slots, backends and Service ports begin with; they grow as they fill
     /// [default: 65536, 1048576, 131072 and 16384]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]

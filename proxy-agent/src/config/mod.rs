@@ -5,12 +5,13 @@
 //! checked, and named in one warning; what is unknown or wrong is refused in one line.
 //!
 //! Invariant: a setting means the same whichever way it came. Absent on purpose: settings of the agent itself
-//! that kube-proxy does not have; those are flags only.
+//! that kube-proxy does not have; those are flags only (`timeouts.rs` has the one that goes with settings of kube-proxy).
 
 mod configz;
 mod file;
 mod flags;
 mod table;
+mod timeouts;
 mod value;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use proxy_common::maps::FlowLimits;
 
 pub use flags::KubeProxyFlags;
+pub use timeouts::FlowTimeout;
 
 /// Port of /healthz and /livez (`ProxyHealthzPort` in kubernetes' `pkg/cluster/ports`).
 pub const HEALTHZ_PORT: u16 = 10256;

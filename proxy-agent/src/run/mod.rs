@@ -146,7 +146,9 @@ pub async fn run(args: RunArgs, settings: Settings, log: PacketLog) -> Result<()
         moves: Vec::new(),
     };
     let (mut programs, maps) = growth.begin()?;
-    maps.set_flow_limits(settings.flow_limits)?;
+    let mut flow_limits = settings.flow_limits;
+    args.flow_timeouts.iter().for_each(|timeout| timeout.apply(&mut flow_limits));
+    maps.set_flow_limits(flow_limits)?;
     let mode = args.attach.unwrap_or_else(AttachMode::detect);
     let network = follow().await?;
     sysctl::check(&network.borrow());
