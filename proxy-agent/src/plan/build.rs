@@ -11,8 +11,10 @@ use super::lists::{Layout, is_used, range_keys, service_nets};
 use super::planner::ServiceIds;
 use super::slots::{FreeSlots, joined};
 use super::tables::slot_ranges;
-use super::{Capacities, Change, ChangeKind, FamilyOp, FamilyTables, Full, Op, Plan, PlanFamily, Realized};
-use crate::model::{Desired, DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
+use super::{
+    Capacities, Change, ChangeKind, FamilyOp, FamilyTables, Full, Op, Plan, PlanFamily, Realized, WithoutTable,
+};
+use crate::model::{Changes, Desired, DesiredBackend, DesiredFrontend, DesiredPort, List, Lists, ServicePort};
 
 /// What both families write to.
 pub(super) struct Output<'a> {
@@ -183,6 +185,10 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             return Err(NoRoom(A::RANGE_MAP, self.capacities.ranges));
         }
         let (layout, slots) = self.layout_for(known, want, &backends)?;
+        if layout.lacks_tables() {
+            let (map, capacity) = (A::SLOT_MAP, self.capacities.slots);
+            out.plan.without_table.push(WithoutTable { port: port.clone(), map, capacity });
+        }
 
         let start = out.plan.ops.len();
         if known.is_none() {
@@ -255,7 +261,7 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
     }
 
     /// Finds what is to be in the stretch of slots, and where that is: the present one where it is right, a fresh one
-    /// otherwise, with tables if there is room for them. Lists alone, which are right because there was none, stay.
+    /// otherwise, with tables if there is room for them. Where there is none, lists alone do, and stay if they are right.
     ///
     /// Where there is no fresh stretch, the present one is written again, if the new lists fit into it. That last way is
     /// consistent but not atomic: while it is written, new connections go to old and new backends of either list. It is
@@ -293,25 +299,21 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         if let Some(first) = kept(&layout) {
             return Ok((layout, Slots::Keep(first)));
         }
-        let had_no_room = |frontend: &&Frontend| {
-            let is_outside = frontend.kind != FrontendKind::ClusterIp as u8;
-            is_outside && frontend.outside_count > 1 && frontend.flags & Frontend::TABLE == 0
-        };
-        let mut lists = None;
-        if layout.has_tables() {
-            let layout = Layout::of(want, &members, false);
-            if let Some(first) = kept(&layout).filter(|_| present.iter().any(had_no_room)) {
-                return Ok((layout, Slots::Keep(first)));
+        if let Some(first) = self.free_slots.take(layout.length()) {
+            return Ok((layout, Slots::Write(first)));
+        }
+        let layout = if layout.has_tables() {
+            let lists = Layout::of(want, &members, false);
+            if let Some(first) = kept(&lists) {
+                return Ok((lists, Slots::Keep(first)));
             }
-            lists = Some(layout);
-        }
-        if let Some(first) = self.free_slots.take(layout.length()) {
-            return Ok((layout, Slots::Write(first)));
-        }
-        let layout = lists.unwrap_or(layout);
-        if let Some(first) = self.free_slots.take(layout.length()) {
-            return Ok((layout, Slots::Write(first)));
-        }
+            if let Some(first) = self.free_slots.take(lists.length()) {
+                return Ok((lists, Slots::Write(first)));
+            }
+            lists
+        } else {
+            layout
+        };
         let is_own = |slot: &u32| {
             let backend = tables.backend(*slot);
             backend.is_live() && Some(backend.service) == known

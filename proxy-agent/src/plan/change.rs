@@ -109,3 +109,27 @@ impl fmt::Display for Full {
         )
     }
 }
+
+/// A Service port whose clients from outside have no table to choose from, as there is no room for it: a backend is chosen for
+/// each flow by chance, and another one if it comes by another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutTable {
+    /// The Service port.
+    pub port: ServicePort,
+    /// Name of the map that has no room for it.
+    pub map: &'static str,
+    /// How many entries that has.
+    pub capacity: u32,
+}
+
+impl fmt::Display for WithoutTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, map, capacity } = self;
+        write!(
+            f,
+            "Service {port} ({}): the map {map} ({capacity} entries) has no room for a table of its backends: each node chooses \
+             for itself, by chance, who serves clients from outside; start the agent with a larger --max-slots",
+            port.family
+        )
+    }
+}

@@ -23,6 +23,8 @@ pub(super) struct Layout {
     cluster: u32,
     /// How long the tables of the Local and of the Cluster list are; 0 where there is none.
     tables: [u32; 2],
+    /// It was made without the tables that it should have.
+    lacks_tables: bool,
     /// The backend of each slot, by its index among all.
     slots: Vec<usize>,
 }
@@ -36,8 +38,13 @@ impl Layout {
             members.map(|(index, (_, identity))| (*identity, index))
         };
         for (length, list) in layout.tables.iter_mut().zip([List::Local, List::Cluster]) {
-            if has_tables && want.frontends.values().any(|rule| is_outside(rule) && rule.outside == list) {
-                *length = maglev::length(members(list).count()).unwrap_or(0);
+            if !want.frontends.values().any(|rule| is_outside(rule) && rule.outside == list) {
+                continue;
+            }
+            match maglev::length(members(list).count()) {
+                Some(wanted) if has_tables => *length = wanted,
+                Some(_) => layout.lacks_tables = true,
+                None => {}
             }
         }
         for (index, (lists, _)) in backends.iter().enumerate() {
@@ -84,6 +91,11 @@ impl Layout {
     /// Whether there is a table in it.
     pub(super) fn has_tables(&self) -> bool {
         self.tables != [0; 2]
+    }
+
+    /// Whether there should be a table in it, and is none.
+    pub(super) fn lacks_tables(&self) -> bool {
+        self.lacks_tables
     }
 
     /// First slot and length of a list, in a stretch that begins at `base`. An empty one begins nowhere.

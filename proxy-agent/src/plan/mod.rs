@@ -17,7 +17,7 @@ mod realized;
 mod slots;
 mod tables;
 
-pub use change::{Change, ChangeKind, Full};
+pub use change::{Change, ChangeKind, Full, WithoutTable};
 pub use family::PlanFamily;
 pub use op::{FamilyOp, Op};
 pub use planner::{plan, plan_changes};
@@ -48,12 +48,19 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// The Service ports that there is no room for.
     pub full: Vec<Full>,
+    /// Those that are served, but without the tables that there is no room for.
+    pub without_table: Vec<WithoutTable>,
 }
 
 impl Plan {
+    /// Whether there was room for everything.
+    pub fn has_room(&self) -> bool {
+        self.full.is_empty() && self.without_table.is_empty()
+    }
+
     /// Whether planning once more, after this plan was applied, may find room that this plan has freed.
     pub fn may_make_room(&self) -> bool {
-        !self.full.is_empty() && !self.ops.is_empty()
+        !self.has_room() && !self.ops.is_empty()
     }
 }
 

@@ -192,7 +192,7 @@ impl Services {
         let Some(changes) = held.update(store, node, &self.options, services) else { return Ok(None) };
         let Some(realized) = self.realized.take() else { return Ok(None) };
         let plan = plan_changes(held.desired(), &realized, &self.capacities, &changes);
-        if !plan.full.is_empty() {
+        if !plan.has_room() {
             self.realized = Some(realized);
             return Ok(None);
         }
@@ -243,9 +243,10 @@ impl Services {
             without_room = plan.full.len();
             is_done = !plan.may_make_room();
             if is_done {
-                self.wanted = (!plan.full.is_empty()).then(|| self.larger(&desired)).flatten();
+                self.wanted = (!plan.has_room()).then(|| self.larger(&desired)).flatten();
                 if self.wanted.is_none() {
                     troubles.extend(plan.full.iter().map(ToString::to_string));
+                    troubles.extend(plan.without_table.iter().map(ToString::to_string));
                 }
                 break;
             }

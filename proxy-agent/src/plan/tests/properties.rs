@@ -224,7 +224,7 @@ proptest! {
                 let whole = plan(&world, &realized, capacities);
                 prop_assert_eq!(&plan_changes(&world, &realized, capacities, &changes), &whole);
                 carry_out(&mut realized, &whole.ops);
-                if !whole.full.is_empty() {
+                if !whole.has_room() {
                     break;
                 }
                 former = world;

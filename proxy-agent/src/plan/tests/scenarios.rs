@@ -287,17 +287,19 @@ fn nodes_agree_upon_the_backend_of_a_slot() {
     assert_eq!(table(&here, &desired(&[3, 9])), table(&elsewhere, &Desired::default()));
 }
 
-/// Where a table does not fit, the backends are listed, and stay so until something about them changes.
+/// Where a table does not fit, the backends are listed, until there is room for it.
 #[test]
 fn without_room_for_a_table_chance_decides() {
     let narrow = Capacities { slots: 300, ..ROOMY };
     let mut maps = Realized::default();
-    let run = |maps: &mut Realized, wanted: &Desired, capacities| {
+    let lacking = |maps: &mut Realized, wanted: &Desired, capacities, lacks: bool| {
         let todo = plan(wanted, maps, capacities);
         assert!(todo.full.is_empty());
+        assert_eq!(todo.without_table.iter().any(|it| it.port == web()), lacks);
         carry_out(maps, &todo.ops);
         short(&todo.ops).into_iter().filter(|op| !op.starts_with("backend")).collect::<Vec<_>>()
     };
+    let run = |maps: &mut Realized, wanted: &Desired, capacities| lacking(maps, wanted, capacities, false);
     run(&mut maps, &desired(&[1, 2]), &narrow);
     // The new table and the old one do not fit both.
     let listed = [
@@ -307,10 +309,19 @@ fn without_room_for_a_table_chance_decides() {
         "frontend 10.96.0.10 = 1 slots 253+2",
         "frontend 192.0.2.1 = 1 slots 253+2",
     ];
-    assert_eq!(run(&mut maps, &desired(&[2, 3]), &narrow), listed);
-    assert_eq!(run(&mut maps, &desired(&[2, 3]), &narrow), [""; 0], "though there is room now");
-    let ops = run(&mut maps, &desired(&[2, 4]), &narrow);
-    assert_eq!(ops[..3], ["slot 0 = 2", "slot 1 = 1", "a table"]);
+    assert_eq!(lacking(&mut maps, &desired(&[2, 3]), &narrow, true), listed);
+    // What the old one had is free now.
+    let ops = run(&mut maps, &desired(&[2, 3]), &narrow);
+    assert_eq!(ops[..3], ["slot 0 = 2", "slot 1 = 3", "a table"]);
+    assert_eq!(run(&mut maps, &desired(&[2, 3]), &narrow), [""; 0]);
+
+    // In a smaller map lists stay what they are, until it is larger.
+    let mut maps = Realized::default();
+    let small = Capacities { slots: 20, ..ROOMY };
+    assert!(!lacking(&mut maps, &desired(&[1, 2]), &small, true).contains(&"a table".to_owned()));
+    assert_eq!(lacking(&mut maps, &desired(&[1, 2]), &small, true), [""; 0]);
+    let ops = run(&mut maps, &desired(&[1, 2]), &narrow);
+    assert_eq!(ops[..3], ["slot 2 = 1", "slot 3 = 2", "a table"]);
 
     // A Service that was for the cluster alone gets a table with its first NodePort.
     let mut inside = desired(&[1, 2]);
