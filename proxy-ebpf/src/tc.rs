@@ -27,6 +27,8 @@ const HOST: u32 = 0;
 /// `skb->protocol` of IPv4 and IPv6, in network order.
 const IPV4: u32 = (0x0800_u16).to_be() as u32;
 const IPV6: u32 = (0x86dd_u16).to_be() as u32;
+/// What of a VLAN tag is the VLAN's number.
+const VLAN_ID: u32 = 0xfff;
 
 /// Which way the packet goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,11 +47,13 @@ pub enum Direction {
 #[inline(always)]
 pub fn run<const L2: usize>(ctx: &TcContext, direction: Direction) -> i32 {
     // SAFETY: the context is the hook's own.
-    let (protocol, vlan, ifindex) = unsafe {
+    let (protocol, is_tagged, tag, ifindex) = unsafe {
         let skb = &*ctx.skb.skb;
-        (skb.protocol, skb.vlan_present, skb.ifindex)
+        (skb.protocol, skb.vlan_present != 0, skb.vlan_tci, skb.ifindex)
     };
-    if vlan != 0 || (direction == Direction::UplinkIngress && is_done(ctx)) {
+    // A tag without a number tells a priority alone: the frame is this device's own (IEEE 802.1Q).
+    let is_of_vlan = is_tagged && tag & VLAN_ID != 0;
+    if is_of_vlan || (direction == Direction::UplinkIngress && is_done(ctx)) {
         // Of a VLAN device above this one, which has the programs itself; or XDP has done it.
         return NEXT;
     }

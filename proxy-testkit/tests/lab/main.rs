@@ -12,6 +12,7 @@ mod clsact;
 mod clusterip;
 mod common;
 mod ground;
+mod headers;
 mod nodeport;
 mod pmtu;
 mod policies;
