@@ -59,6 +59,7 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     for wanted in wanted {
         model.serve(wanted);
     }
+    model.desired.external_ips = model.desired.ports.values().flat_map(external_ips).collect();
     for slice in store.slices().filter(|slice| slice.labels.are_for(proxy) && slice.service.is_none()) {
         let message = "has no label kubernetes.io/service-name, so it belongs to no Service: ignored";
         model.problems.push(Problem::of(ObjectRef::EndpointSlice(slice.name.clone()), message));
@@ -67,6 +68,12 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     model.problems.sort_by(|one, other| one.object.cmp(&other.object));
     model.desired.no_local = NoLocal::of(&model.desired.ports);
     Some((model.desired, model.problems))
+}
+
+/// The addresses of load balancers and the external IPs that a Service port has.
+pub(super) fn external_ips(want: &DesiredPort) -> impl Iterator<Item = IpAddr> {
+    let is_external = |kind| matches!(kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp);
+    want.frontends.iter().filter(move |(_, rule)| is_external(rule.kind)).map(|((address, _), _)| *address)
 }
 
 /// The addresses by which the node itself is known as a client. No loopback: it never leaves the node.

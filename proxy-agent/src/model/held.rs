@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
 
-use super::desired::{Model, Parts, Wanted};
+use super::desired::{Model, Parts, Wanted, external_ips};
 use super::health::NoLocal;
 use super::slices::Endpoints;
 use super::{Desired, DesiredPort, ModelOptions, NodeView, ServicePort};
@@ -30,6 +30,8 @@ pub struct Changes {
     pub ports: BTreeSet<ServicePort>,
     /// ClusterIPs that have come or gone.
     pub cluster_ips: BTreeSet<IpAddr>,
+    /// Addresses of load balancers and external IPs that have come or gone.
+    pub external_ips: BTreeSet<IpAddr>,
     /// What load balancers are to be told may be different.
     pub health_checks: bool,
 }
@@ -153,6 +155,8 @@ impl Held {
         changes.health_checks |= !health_checks.is_empty();
         self.desired.health_checks.extend(health_checks);
         for (port, want) in ports {
+            changes.external_ips.extend(external_ips(&want));
+            self.desired.external_ips.extend(external_ips(&want));
             self.desired.no_local.add(NoLocal::of_port(&port, &want));
             changes.ports.insert(port.clone());
             self.desired.ports.insert(port, want);
@@ -177,6 +181,12 @@ impl Held {
         Some(())
     }
 
+    /// Whether there is a frontend with this address.
+    fn is_claimed(&self, address: IpAddr) -> bool {
+        let of_address = (address, 0, Protocol::Tcp)..=(address, u16::MAX, Protocol::Sctp);
+        self.claimed.range(of_address).next().is_some()
+    }
+
     /// Takes out what a Service had. `None` where it is not known: what is left to others has no ports here.
     fn take_out(&mut self, name: &ObjectName, changes: &mut Changes) -> Option<Vec<(ServicePort, DesiredPort)>> {
         changes.health_checks |= self.desired.health_checks.remove(name).is_some();
@@ -184,24 +194,29 @@ impl Held {
         let ports = self.desired.ports.range(first..).take_while(|(port, _)| port.service == *name);
         let ports: Vec<ServicePort> = ports.map(|(port, _)| port.clone()).collect();
         let (mut former, mut addresses) = (Vec::with_capacity(ports.len()), BTreeSet::new());
+        let mut external = BTreeSet::new();
         for port in ports {
             let want = self.desired.ports.remove(&port)?;
             for ((address, number), frontend) in &want.frontends {
                 self.claimed.remove(&(*address, *number, port.protocol));
                 addresses.extend((frontend.kind == FrontendKind::ClusterIp).then_some(*address));
             }
+            external.extend(external_ips(&want));
             self.desired.no_local.subtract(NoLocal::of_port(&port, &want));
             changes.ports.insert(port.clone());
             former.push((port, want));
         }
+        if addresses.iter().chain(&external).any(|address| self.is_claimed(*address)) {
+            // Somebody else has the same address with other ports.
+            return None;
+        }
         for address in addresses {
-            let of_address = (address, 0, Protocol::Tcp)..=(address, u16::MAX, Protocol::Sctp);
-            if self.claimed.range(of_address).next().is_some() {
-                // Somebody else has the same address with other ports.
-                return None;
-            }
             self.desired.cluster_ips.remove(&address);
             changes.cluster_ips.insert(address);
+        }
+        for address in external {
+            self.desired.external_ips.remove(&address);
+            changes.external_ips.insert(address);
         }
         Some(former)
     }

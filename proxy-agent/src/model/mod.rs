@@ -117,6 +117,8 @@ pub struct Desired {
     pub node_addresses: BTreeSet<IpAddr>,
     /// The ClusterIPs of the Services that are served: at other ports than theirs, clients are refused.
     pub cluster_ips: BTreeSet<IpAddr>,
+    /// The addresses of load balancers and the external IPs that Services are served at.
+    pub external_ips: BTreeSet<IpAddr>,
     /// The ClusterIPs of Services that are left to others.
     pub left_to_others: BTreeSet<IpAddr>,
     /// The ranges that ClusterIPs are from, at most [`SERVICE_NETS`](proxy_common::maps::SERVICE_NETS) of each family, and

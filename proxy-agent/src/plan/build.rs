@@ -100,14 +100,16 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         }
     }
 
-    /// Plans for the ranges that ClusterIPs are from, and for the ClusterIPs themselves. They come after the frontends: a
-    /// new address is unknown a moment longer, and not yet one without a port. Nothing depends on a ClusterIP that there is no
-    /// room for: at the ports that its Service has not, it is not refused but dropped or left alone.
-    pub(super) fn place_cluster_ips(&mut self, plan: &mut Plan, desired: &Desired) {
+    /// Plans for the ranges that ClusterIPs are from, for the ClusterIPs themselves, and for external addresses. They come after
+    /// the frontends: a new address is unknown a moment longer, and not yet one without a port. Little depends on an address that
+    /// there is no room for: at the ports that its Service has not, a ClusterIP is not refused but dropped or left alone, and
+    /// fragments that come there before their first are lost.
+    pub(super) fn place_addresses(&mut self, plan: &mut Plan, desired: &Desired) {
         let room = (self.capacities.ranges as usize).saturating_sub(self.tables.range_count() + self.added_ranges);
         let others = (RangeKey::<A>::LEFT_TO_OTHERS, &desired.left_to_others);
         let mut fresh = Vec::new();
-        for (owner, addresses) in [others, (RangeKey::<A>::CLUSTER_IPS, &desired.cluster_ips)] {
+        let own = (RangeKey::<A>::CLUSTER_IPS, &desired.cluster_ips);
+        for (owner, addresses) in [others, own, (RangeKey::<A>::EXTERNAL_IPS, &desired.external_ips)] {
             let wanted = range_keys::<A>(owner, &addresses.iter().copied().map(IpNet::from).collect());
             let present: BTreeSet<_> = self.tables.ranges_of(owner).collect();
             fresh.extend(wanted.iter().filter(|key| !present.contains(key)).copied());
@@ -124,13 +126,17 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
         }
     }
 
-    /// Plans for those of the ClusterIPs that have come or gone, as [`Self::place_cluster_ips`] does for all.
-    pub(super) fn place_some_cluster_ips(&mut self, plan: &mut Plan, desired: &Desired, addresses: &BTreeSet<IpAddr>) {
-        for address in addresses {
-            let range = [IpNet::from(*address)].into();
-            for key in range_keys::<A>(RangeKey::<A>::CLUSTER_IPS, &range) {
+    /// Plans for those of the addresses that have come or gone, as [`Self::place_addresses`] does for all.
+    pub(super) fn place_some_addresses(&mut self, plan: &mut Plan, desired: &Desired, changes: &Changes) {
+        let owned = |owner, wanted, changed: &BTreeSet<IpAddr>| {
+            changed.iter().map(|address| (owner, wanted, *address)).collect::<Vec<_>>()
+        };
+        let cluster_ips = owned(RangeKey::<A>::CLUSTER_IPS, &desired.cluster_ips, &changes.cluster_ips);
+        let external_ips = owned(RangeKey::<A>::EXTERNAL_IPS, &desired.external_ips, &changes.external_ips);
+        for (owner, wanted, address) in cluster_ips.into_iter().chain(external_ips) {
+            for key in range_keys::<A>(owner, &[IpNet::from(address)].into()) {
                 let has_room = self.tables.range_count() + self.added_ranges < self.capacities.ranges as usize;
-                match (desired.cluster_ips.contains(address), self.tables.has_range(&key)) {
+                match (wanted.contains(&address), self.tables.has_range(&key)) {
                     (true, false) if has_room => {
                         self.added_ranges += 1;
                         plan.ops.push(A::op(FamilyOp::SetRange { key }));

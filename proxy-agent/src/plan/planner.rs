@@ -23,8 +23,8 @@ pub fn plan(desired: &Desired, realized: &Realized, capacities: &Capacities) -> 
     draft.v4.place_client_ranges(&mut draft.out.plan, desired);
     draft.v6.place_client_ranges(&mut draft.out.plan, desired);
     desired.ports.iter().for_each(|(port, want)| draft.place(port, want));
-    draft.v4.place_cluster_ips(&mut draft.out.plan, desired);
-    draft.v6.place_cluster_ips(&mut draft.out.plan, desired);
+    draft.v4.place_addresses(&mut draft.out.plan, desired);
+    draft.v6.place_addresses(&mut draft.out.plan, desired);
     let unwanted = realized.services().filter(|(id, _)| !draft.keeps(*id)).collect();
     let gone = [draft.v4.unwanted(), draft.v6.unwanted()];
     draft.finish(desired, unwanted, gone)
@@ -41,8 +41,8 @@ pub fn plan_changes(desired: &Desired, realized: &Realized, capacities: &Capacit
             None => unwanted.extend(realized.id(port).map(|id| (id, Some(port)))),
         }
     }
-    draft.v4.place_some_cluster_ips(&mut draft.out.plan, desired, &changes.cluster_ips);
-    draft.v6.place_some_cluster_ips(&mut draft.out.plan, desired, &changes.cluster_ips);
+    draft.v4.place_some_addresses(&mut draft.out.plan, desired, changes);
+    draft.v6.place_some_addresses(&mut draft.out.plan, desired, changes);
     unwanted.sort_unstable_by_key(|(id, _)| *id);
     let gone: BTreeSet<u32> = unwanted.iter().map(|(id, _)| *id).collect();
     draft.finish(desired, unwanted, [gone.clone(), gone])

@@ -27,11 +27,12 @@ fn early_key<A: Family>(src: A, dst: A, place: Place) -> EarlyKey {
     EarlyKey { src: src.widened(), dst: dst.widened(), id: place.id, proto, number: 0, zero: [0; 2] }
 }
 
-/// Whether an address may be one that Services are asked at: a ClusterIP, or one of the node's own, which NodePorts have and
-/// those answer to that were asked in the node's name.
+/// Whether an address may be one that Services are asked at: a ClusterIP, one of a load balancer, an external IP, or one of the
+/// node's own, which NodePorts have and those answer to that were asked in the node's name.
 #[inline(never)]
 fn may_be_frontend<A: Family, E: Env<A>>(env: &E, address: &A) -> bool {
-    is_in_range(env, RangeKey::<A>::CLUSTER_IPS, *address) || is_in_range(env, RangeKey::<A>::NODE, *address)
+    let owners = [RangeKey::<A>::CLUSTER_IPS, RangeKey::<A>::NODE, RangeKey::<A>::EXTERNAL_IPS];
+    owners.into_iter().any(|owner| is_in_range(env, owner, *address))
 }
 
 /// Notes what becomes of a packet's addresses, if it is a first fragment.

@@ -30,6 +30,9 @@ impl<A: Address> RangeKey<A> {
     pub const CLUSTER_IPS: u32 = u32::MAX - 1;
     /// The owner of the ClusterIPs of Services that are left to others: their packets are not ours.
     pub const LEFT_TO_OTHERS: u32 = u32::MAX - 2;
+    /// The owner of the addresses of load balancers, and of external IPs: fragments that come there before the first of their
+    /// packet wait for it.
+    pub const EXTERNAL_IPS: u32 = u32::MAX - 3;
     /// Owners from here on are no Service ports.
     const RESERVED: u32 = u32::MAX - 15;
     /// How many bits the owner has.

@@ -216,6 +216,9 @@ fn tables<A: Address>(places: &Places, address: impl Fn(IpAddr) -> A) -> Tables<
         tables.ranges.push(RangeKey::exact(RangeKey::<A>::CLUSTER_IPS, address(vip)));
     }
     tables.ranges.push(RangeKey::exact(RangeKey::<A>::LEFT_TO_OTHERS, address(places.of_others)));
+    for external in [places.local_only, places.guarded] {
+        tables.ranges.push(RangeKey::exact(RangeKey::<A>::EXTERNAL_IPS, address(external)));
+    }
     let mut id = 0;
     for service in services(places) {
         for proto in [TCP, UDP, SCTP] {

@@ -1,6 +1,6 @@
 //! Datagrams that do not travel as one packet: IP fragments, and segments that the kernel cuts at the last moment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use proxy_testkit::client;
@@ -41,13 +41,24 @@ fn asks_in_segments(from: &Host, to: SocketAddr, pod: &Host) {
     }
 }
 
+/// By ClusterIP of pods on both nodes, the backend itself among them; by NodePort of a client outside; by an address of a load
+/// balancer of both.
 fn on_every_way(asks: impl Fn(&Host, SocketAddr, &Host)) {
     let lab = standard();
     let invalid = lab.invalid_packets().unwrap();
+    let balancer: [IpAddr; 2] = ["203.0.113.140".parse().unwrap(), "fd00:203:113::140".parse().unwrap()];
+    for (family, address) in Family::BOTH.into_iter().zip(balancer) {
+        // A node takes packets for it, as if the load balancer had sent them there.
+        lab.client.ns.ip(&format!("route replace {address} via {}", lab.node1.host.ip(family))).unwrap();
+    }
     for backend in [&lab.node1.a, &lab.node2.a] {
-        let service = usual("awkward", 140, []).port(Protocol::Udp, 81, WHO).node_port(PORT).backends([backend]);
+        let service = usual("awkward", 140, []).port(Protocol::Udp, 81, WHO).node_port(PORT);
+        let service = service.load_balancer(balancer, &[]).backends([backend]);
         let published = lab.publish(&service).unwrap();
-        for family in Family::BOTH {
+        for (family, address) in Family::BOTH.into_iter().zip(balancer) {
+            for from in [&lab.client, &lab.node1.b, &lab.node2.b] {
+                asks(from, SocketAddr::new(address, UDP), backend);
+            }
             for from in [&lab.node1.b, &lab.node2.b, backend] {
                 asks(from, service.at(family, UDP), backend);
             }

@@ -149,6 +149,9 @@ proptest! {
                 for address in former.cluster_ips.symmetric_difference(&desired.cluster_ips) {
                     prop_assert!(changes.cluster_ips.contains(address), "{} has come or gone", address);
                 }
+                for address in former.external_ips.symmetric_difference(&desired.external_ips) {
+                    prop_assert!(changes.external_ips.contains(address), "{} has come or gone", address);
+                }
                 prop_assert!(changes.health_checks || former.health_checks == desired.health_checks);
             }
             held = Held::new(desired, problems);

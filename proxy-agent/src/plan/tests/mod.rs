@@ -144,6 +144,7 @@ fn read_all(realized: &Realized) -> Desired {
         local_ranges,
         node_addresses: addresses(RangeKey::<Ipv4>::NODE),
         cluster_ips: addresses(RangeKey::<Ipv4>::CLUSTER_IPS),
+        external_ips: addresses(RangeKey::<Ipv4>::EXTERNAL_IPS),
         left_to_others: addresses(RangeKey::<Ipv4>::LEFT_TO_OTHERS),
         service_nets,
         ..Desired::default()
@@ -167,7 +168,7 @@ fn entries(realized: &Realized) -> Vec<Op> {
         ops.extend(
             tables.frontends().map(|(key, frontend)| A::op(FamilyOp::SetFrontend { key: *key, frontend: *frontend })),
         );
-        for owner in (0..ROOMY.services).chain(RangeKey::<A>::LEFT_TO_OTHERS..=RangeKey::<A>::NODE) {
+        for owner in (0..ROOMY.services).chain(RangeKey::<A>::EXTERNAL_IPS..=RangeKey::<A>::NODE) {
             ops.extend(tables.ranges_of(owner).map(|key| A::op(FamilyOp::SetRange { key: *key })));
         }
         for (index, net) in (0..).zip(tables.service_nets()) {

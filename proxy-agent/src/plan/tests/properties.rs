@@ -213,12 +213,14 @@ proptest! {
                 if capacities == &ROOMY {
                     let frontends = world.ports.values().flat_map(|want| want.frontends.keys());
                     world.cluster_ips = frontends.map(|(address, _)| *address).collect();
+                    world.external_ips = world.cluster_ips.iter().skip(1).copied().collect();
                 }
                 let ports = former.ports.keys().chain(world.ports.keys());
                 let differs = |port: &&ServicePort| former.ports.get(*port) != world.ports.get(*port);
                 let changes = Changes {
                     ports: ports.filter(differs).cloned().collect(),
                     cluster_ips: former.cluster_ips.symmetric_difference(&world.cluster_ips).copied().collect(),
+                    external_ips: former.external_ips.symmetric_difference(&world.external_ips).copied().collect(),
                     ..Changes::default()
                 };
                 let whole = plan(&world, &realized, capacities);

@@ -409,6 +409,7 @@ fn cluster_ips_come_after_frontends_and_as_far_as_there_is_room() {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let wanted = Desired {
         cluster_ips: [ip("10.96.0.10")].into(),
+        external_ips: [ip("203.0.113.1")].into(),
         left_to_others: [ip("10.96.0.11")].into(),
         service_nets: [("10.0.0.0/8", false), ("10.96.0.0/12", true)]
             .map(|(net, all)| (net.parse().unwrap(), all))
@@ -421,6 +422,7 @@ fn cluster_ips_come_after_frontends_and_as_far_as_there_is_room() {
     let last = [
         "range of 4294967293 10.96.0.11/32",
         "range of 4294967294 10.96.0.10/32",
+        "range of 4294967292 203.0.113.1/32",
         "net 0 = 10.96.0.0/255.240.0.0 3",
         "net 1 = 10.0.0.0/255.0.0.0 1",
     ];
@@ -431,7 +433,12 @@ fn cluster_ips_come_after_frontends_and_as_far_as_there_is_room() {
     let (ops, _) = step(&mut maps, &Desired { service_nets: [].into(), ..wanted.clone() });
     assert_eq!(ops, ["net 0 = 0.0.0.0/0.0.0.0 0", "net 1 = 0.0.0.0/0.0.0.0 0"]);
     let (ops, _) = step(&mut maps, &desired(&[1]));
-    assert_eq!(ops, ["range of 4294967293 10.96.0.11/32 gone", "range of 4294967294 10.96.0.10/32 gone"]);
+    let gone = [
+        "range of 4294967293 10.96.0.11/32 gone",
+        "range of 4294967294 10.96.0.10/32 gone",
+        "range of 4294967292 203.0.113.1/32 gone",
+    ];
+    assert_eq!(ops, gone);
 
     let todo = plan(&wanted, &Realized::default(), &Capacities { ranges: 1, ..ROOMY });
     assert!(todo.full.is_empty());

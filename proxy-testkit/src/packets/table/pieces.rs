@@ -129,6 +129,15 @@ pub(super) fn fragmented(family: &str, p: &Places) -> Vec<Scenario> {
         ),
     ];
 
+    let (external, near) = (at(p.guarded, 80), at(p.neighbour, 8080));
+    let (sent, seen) = (data(client, external), data(client, near));
+    let balanced = vec![
+        step("the last waits for the first", Hook::Ingress, Uplink, last(client, external), Expect::Drop),
+        step("that is here", Hook::Ingress, Uplink, first(client, external), becomes(first(client, near))),
+        step("the last comes again", Hook::Ingress, Uplink, last(client, external), becomes(last(client, near))),
+        step("and one that came in order", Hook::Ingress, Uplink, other(0)(&sent), becomes(other(0)(&seen))),
+    ];
+
     let nobody = at(p.to_nobody, 80);
     let refused = first(pod, nobody);
     let (bystander, own) = (at(p.neighbour, 8080), at(p.node, 9_999));
@@ -145,6 +154,7 @@ pub(super) fn fragmented(family: &str, p: &Places) -> Vec<Scenario> {
     vec![
         Scenario { name: name("pod to ClusterIP and back"), steps: there_and_back },
         Scenario { name: name("outside to NodePort, masqueraded, and back"), steps: masqueraded },
+        Scenario { name: name("outside to a load balancer's address"), steps: balanced },
         Scenario { name: name("errors about them"), steps: errors },
         Scenario { name: name("nobody serves, and bystanders"), steps: refusals },
     ]
