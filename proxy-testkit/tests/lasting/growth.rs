@@ -1,12 +1,18 @@
 //! Maps that fill.
 
-use proxy_testkit::lab::{Family, Protocol};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::ensure;
+use proxy_testkit::client;
+use proxy_testkit::lab::{Family, Host, Protocol, eventually};
 use proxy_testkit::manifest::{Published, Service};
 use proxy_testkit::server::WHO;
 
-use crate::common::{TCP, alone, usual};
+use crate::common::{TCP, UDP, alone, usual};
 use crate::metrics;
 use crate::restart::{lab, one, sets, traffic, two};
+use crate::sockets::connect_udp_from;
 
 #[test]
 fn maps_that_fill_grow_by_themselves_and_traffic_goes_on() {
@@ -40,6 +46,52 @@ fn maps_that_fill_grow_by_themselves_and_traffic_goes_on() {
     drop(published);
 }
 
+/// Both nodes have a table of 251 slots for two backends, where there was room for 64: they choose the same for a client.
+#[test]
+fn a_map_grows_for_tables_by_which_nodes_agree() {
+    const PORT: u16 = 30069;
+    let lab = alone(|| lab(&["--initial-entries", "64"]));
+    let (n1, n2) = (&lab.node1, &lab.node2);
+    let _published = [&two([&n1.b, &n2.a]), &one(&lab)].map(|service| lab.publish(service).unwrap());
+    let capacity = |node: &Host, map: &str| metrics::value(node, &format!("pointsman_map_capacity{{map=\"{map}\"}}"));
+    let before = capacity(&n1.host, "slot_v4");
+    let running = traffic(&lab);
+    let agreed = Service::new("agreed", 119)
+        .port(Protocol::Udp, UDP, WHO)
+        .node_port(PORT)
+        .port(Protocol::Tcp, TCP, WHO)
+        .node_port(PORT)
+        .backends([&n1.a, &n2.b]);
+    let _agreed = lab.publish(&agreed).unwrap();
+    for (node, agent) in lab.nodes().into_iter().zip(lab.agents()) {
+        for map in ["slot_v4", "slot_v6"] {
+            eventually(Duration::from_secs(20), || {
+                let now = capacity(&node.host, map);
+                ensure!(now > before && now >= 1_024.0, "{map} of {} has {now} entries, had {before}", node.host.name);
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(sets(agent).len(), 1, "the smaller ones are gone");
+        assert_eq!(metrics::value(&node.host, "pointsman_service_ports_without_room"), 0.0);
+        assert!(!agent.log().contains("has no room for a table"), "{}", agent.log());
+    }
+    running.end("maps of 64 slots grown to what tables need");
+    for family in Family::BOTH {
+        let mut chosen = BTreeSet::new();
+        for own_port in 42_000..42_040 {
+            let [one, other] = lab.nodes().map(|node| {
+                let from = lab.client.at(family, own_port);
+                let ask = || client::ask_again(&connect_udp_from(from, node.host.at(family, PORT))?);
+                lab.client.inside(ask).unwrap().pod
+            });
+            assert_eq!(one, other, "{family:?}: port {own_port} by either node");
+            chosen.insert(one);
+        }
+        assert_eq!(chosen.into_iter().collect::<Vec<_>>(), ["pod1a", "pod2b"], "{family:?}: both have their share");
+    }
+}
+
 #[test]
 fn at_the_ceiling_a_service_keeps_its_former_state_and_the_agent_says_so() {
     let lab = alone(|| lab(&["--initial-entries", "16", "--max-frontends", "32"]));
@@ -62,8 +114,8 @@ fn at_the_ceiling_a_service_keeps_its_former_state_and_the_agent_says_so() {
     let after = Service::new("after", 98).port(Protocol::Tcp, TCP, WHO).backends([&lab.node2.b]);
     let after_published = lab.publish(&after).unwrap();
     let told = |series: &str| metrics::value(node, series);
-    proxy_testkit::lab::eventually(std::time::Duration::from_secs(20), || {
-        anyhow::ensure!(told("pointsman_service_ports_without_room") > 0.0, "nothing is without room");
+    eventually(Duration::from_secs(20), || {
+        ensure!(told("pointsman_service_ports_without_room") > 0.0, "nothing is without room");
         Ok(())
     })
     .unwrap();
@@ -86,8 +138,8 @@ fn at_the_ceiling_a_service_keeps_its_former_state_and_the_agent_says_so() {
         assert_eq!(lab.node1.a.ask(Protocol::Tcp, larger.at(family, TCP)).unwrap().pod, "pod2a");
         assert_eq!(lab.client.ask(Protocol::Tcp, node.at(family, 30085)).unwrap().pod, "pod2a");
     }
-    proxy_testkit::lab::eventually(std::time::Duration::from_secs(20), || {
-        anyhow::ensure!(told("pointsman_service_ports_without_room") == 0.0, "something is without room");
+    eventually(Duration::from_secs(20), || {
+        ensure!(told("pointsman_service_ports_without_room") == 0.0, "something is without room");
         Ok(())
     })
     .unwrap();
