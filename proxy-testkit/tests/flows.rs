@@ -449,3 +449,40 @@ fn masquerade_ports_of_closed_connections_are_not_given_again() {
     }
     assert_eq!(sweep::<Ipv4>(env.flows_v4(), env.now).closed, FLOWS);
 }
+
+/// A client that opens its connection anew while the backend remembers the last one keeps the masquerade port. So nobody else
+/// gets it, whom the backend would take for an old packet of the last one.
+#[test]
+fn a_connection_that_is_opened_anew_keeps_its_masquerade_port() {
+    const ROUNDS: usize = 300;
+    let mut env = HostEnv::with_sets(&World::new(), 64);
+    env.set_device(Via::Uplink);
+    let open = |env: &mut HostEnv, from: SocketAddr, ends: [(&'static str, bool); 2]| -> u16 {
+        let mut syn = HostPacket::new(tcp(from, at(NODE_PORT), "S", b""));
+        assert_eq!(env.run(Hook::Ingress, &mut syn), Verdict::Opened);
+        assert_eq!(env.run(Hook::Egress, &mut syn), Verdict::Translated);
+        let port = u16::from_be_bytes([syn.bytes[20], syn.bytes[21]]);
+        let near = SocketAddr::new(at(NODE_PORT).ip(), port);
+        for (flags, is_reply) in [("SA", true), ("A", false)].into_iter().chain(ends) {
+            let packet =
+                if is_reply { tcp(at(BACKEND), near, flags, b"") } else { tcp(from, at(NODE_PORT), flags, b"") };
+            let mut packet = HostPacket::new(packet);
+            assert_eq!(env.run(Hook::Ingress, &mut packet), Verdict::Translated, "{flags}");
+            assert_eq!(env.run(Hook::Egress, &mut packet), Verdict::Translated, "{flags}");
+        }
+        port
+    };
+    let closed = [("FA", true), ("FA", false)];
+    let first = open(&mut env, client(1), closed);
+    for round in 0..ROUNDS {
+        env.now += u32::from(round % 10 == 0);
+        let ends = if round % 2 == 0 { [("A", true), ("RA", false)] } else { closed };
+        assert_eq!(open(&mut env, client(1), ends), first, "round {round}");
+        assert_ne!(open(&mut env, client(2), closed), first);
+    }
+    let used = sweep::<Ipv4>(env.flows_v4(), env.now);
+    assert_eq!((used.closed, used.aliases), (2, 2), "each has the entry that it had, and its alias");
+    // One side alone has closed: the backend may go on with it. The new one has another port.
+    let half = open(&mut env, client(3), [("FA", true), ("A", false)]);
+    assert_ne!(open(&mut env, client(3), closed), half);
+}

@@ -4,6 +4,7 @@ use super::find::{Found, NOBODY, find};
 use super::life::{is_ending, is_vacant};
 use super::memory::{Fields, FlowMemory, SetRef, Shared};
 use super::ports::Ports;
+use super::renew::renew;
 use super::room::{choose, lock, seize, unlock};
 use super::{HELD, Home, Place, ROOMS, home_of, set_after};
 use crate::maps::{FlowEvent, FlowKey, FlowSide, FlowWay};
@@ -192,6 +193,9 @@ fn insert_locked<A: Shared>(
     if let Some(old) = Found::numbered(flows, number) {
         if Some(old.sequence) != ended && !is_ending(old.word, new.now, config) {
             return Insertion::THERE;
+        }
+        if renew(&old, new) {
+            return Insertion::NEW;
         }
         if !old.remove(flows) {
             return Insertion::CONTENDED;

@@ -6,6 +6,7 @@
 //! | `find` | look-up, and what may be read of what was found |
 //! | `insert` | a new flow |
 //! | `alias` | second entries: for a changed source port, and for a masquerade |
+//! | `renew` | a closed flow whose client opens it anew |
 //! | `room` | who makes room for an entry, and the lock of a set |
 //! | `ports` | source ports for flows that cannot keep the client's |
 //! | `life` | when a flow is over, and whom it may have to make way for |
@@ -33,8 +34,8 @@
 //!   is whole if that was even and has not changed. It counts up to 2²⁸ before it comes round, which no reader outlasts;
 //!   it has the protocol in it, which is part of what is compared. Before the first field changes, the way's word has
 //!   been taken away, and it is put back, as another one, after the last.
-//! - **A masquerade is added once to a flow that is in use**, without making it odd: who adds it marks the sequence with
-//!   its highest bit, by compare-and-exchange, so there is one who does, and nobody evicts the flow meanwhile. The
+//! - **A masquerade is added once to a flow that is in use**, without making it odd: who adds it (or renews a closed flow) marks
+//!   the sequence with its highest bit, by compare-and-exchange, so there is one who does, and nobody evicts the flow meanwhile. The
 //!   address is written before the port, and read after it; a port of 0 means that it is not there yet.
 //! - **A connection is stored once.** Who inserts holds the lock of the set where the flow belongs (where the alias
 //!   belongs), looks whether the flow has come meanwhile, and stores it. The lock is a counter made odd by
@@ -60,6 +61,7 @@ mod insert;
 mod life;
 pub mod memory;
 mod ports;
+mod renew;
 mod room;
 mod sweep;
 

@@ -17,6 +17,7 @@ mod flood;
 mod growth;
 mod metrics;
 mod restart;
+mod reuse;
 mod sockets;
 mod tables;
 mod timeouts;

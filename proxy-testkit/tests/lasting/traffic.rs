@@ -193,7 +193,7 @@ fn softnet_drops() -> u64 {
 }
 
 /// One of TCP's extended counters.
-fn counter(host: &Host, wanted: &str) -> u64 {
+pub fn counter(host: &Host, wanted: &str) -> u64 {
     told(host, "netstat", "TcpExt:", wanted)
 }
 

@@ -33,6 +33,7 @@ pub fn scenarios() -> Vec<Scenario> {
         all.push(lies::lies(family, &places));
         all.push(ports::clash(family, &places));
         all.push(ports::reuse(family, &places));
+        all.push(ports::reuse_masqueraded(family, &places));
     }
     all.extend(only_v4(&Places::v4()));
     all.extend(lies::padded(&Places::v4()));

@@ -1,8 +1,7 @@
 //! Client ports that meet at one backend.
 
-use super::super::Via::Pod;
-
-use super::super::world::Places;
+use super::super::Via::{Pod, Uplink};
+use super::super::world::{Places, REMOTE_NODE_PORT};
 use super::super::{Expect, Hook, Scenario, Step, tcp};
 use super::{at, becomes, step};
 
@@ -76,6 +75,44 @@ pub(super) fn reuse(family: &str, p: &Places) -> Scenario {
                 tcp(at(p.pod, 40_000), other, "FA", b""),
                 Expect::Becomes(Box::new(move |port| tcp(at(place, port), remote, "FA", b""))),
             ),
+        ],
+    }
+}
+
+/// A masqueraded client's port that is used again while the backend's socket is in TIME_WAIT.
+pub(super) fn reuse_masqueraded(family: &str, p: &Places) -> Scenario {
+    let (client, node_port, remote) = (at(p.outside, 50_000), at(p.node, REMOTE_NODE_PORT), at(p.remote, 8080));
+    let node = p.node;
+    let request = |what, flags| {
+        step(what, Hook::Ingress, Uplink, tcp(client, node_port, flags, b""), becomes(tcp(client, remote, flags, b"")))
+    };
+    let reply = |what, flags| {
+        step(what, Hook::Egress, Uplink, tcp(remote, client, flags, b""), becomes(tcp(node_port, client, flags, b"")))
+    };
+    let leaves = |what, expect| Step {
+        what,
+        hook: Hook::Egress,
+        via: Uplink,
+        packet: Box::new(move |_| tcp(client, remote, "S", b"")),
+        expect,
+    };
+    let same = || Expect::Becomes(Box::new(move |port| tcp(at(node, port), remote, "S", b"")));
+    Scenario {
+        name: format!("{family} a masqueraded client's port is used again soon after its connection closed"),
+        steps: vec![
+            request("a connection", "S"),
+            leaves(
+                "which leaves from a port of the node",
+                Expect::Masqueraded(Box::new(move |port| tcp(at(node, port), remote, "S", b""))),
+            ),
+            reply("its answer", "SA"),
+            request("the client's end", "FA"),
+            reply("the backend's end", "FA"),
+            request("the same client port once more", "S"),
+            leaves("from the same port of the node, which the backend remembers as this client's", same()),
+            reply("refused", "RA"),
+            request("once more", "S"),
+            leaves("likewise", same()),
         ],
     }
 }
