@@ -144,13 +144,9 @@ impl Pattern {
 
 /// Sends `bytes` to an echo server and checks every byte that comes back, both ways at once.
 pub fn stream(to: SocketAddr, bytes: u64) -> io::Result<Duration> {
-    stream_on(connect(to)?, bytes)
-}
-
-/// The same on a connection that is there.
-pub fn stream_on(stream: TcpStream, bytes: u64) -> io::Result<Duration> {
     const BLOCK: usize = 64 * 1024;
     let started = Instant::now();
+    let stream = connect(to)?;
     stream.set_read_timeout(Some(STREAM_PATIENCE))?;
     stream.set_write_timeout(Some(STREAM_PATIENCE))?;
     let mut sender = stream.try_clone()?;
