@@ -80,8 +80,8 @@ pub struct RunArgs {
     /// exclude; the last that fits decides
     #[arg(long, value_name = "LIST")]
     pub devices: Option<DeviceFilter>,
-    /// Whether packets of clients outside are taken care of by XDP where they come in; those for pods of other nodes
-    /// then pass neither this node's stack nor its netfilter
+    /// Who takes care of packets of clients outside where they come in: with any mode but `off`, those for pods of other nodes
+    /// pass neither this node's stack nor its netfilter
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub xdp: XdpMode,
     /// Whose sockets are translated, so that processes reach Services which do not come in by a device: those of the

@@ -76,6 +76,7 @@ impl TcExecutor {
         };
         let load = || -> Result<(Programs, MapSet)> {
             let mut programs = Programs::load(&pins.0, &sizes, PacketLog::Off, SocketLb::Off)?;
+            programs.load_uplink()?;
             programs.load_xdp()?;
             Ok((programs, MapSet::open(&pins.0.maps())?))
         };

@@ -79,7 +79,7 @@ fn every_program_loads() {
         programs.load_peer_lists().unwrap_or_else(|error| {
             unreachable!("{}", message(&error));
         });
-        programs.load_xdp().unwrap_or_else(|error| {
+        programs.load_uplink().and_then(|()| programs.load_xdp()).unwrap_or_else(|error| {
             unreachable!("{}", message(&error));
         });
         let counts = programs.verified_instructions().unwrap();
@@ -311,6 +311,7 @@ fn maps_of_another_layout_make_way_but_those_that_are_the_same_in_both_are_kept(
             "flow_hold",
             "frontend_v4",
             "frontend_v6",
+            "hop",
             "range_v4",
             "range_v6",
             "service_net_v4",

@@ -39,9 +39,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Suite {
     /// Nanoseconds a packet, program by program, without a network: BPF_PROG_TEST_RUN
-    Datapath(Settings),
+    Datapath {
+        #[command(flatten)]
+        settings: Settings,
+        /// Only the cases with this in their names, which are such as `established-1k xdp-out ipv6 udp`
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        only: String,
+    },
     /// Real traffic through whole proxies, and what a packet costs the node
-    Live(Rivals),
+    Live {
+        #[command(flatten)]
+        rivals: Rivals,
+        /// How many Services there are, growing
+        #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,1000,10000")]
+        services: Vec<usize>,
+    },
     /// What the control plane costs: starts, changes, memory
     Scale {
         #[command(flatten)]
@@ -113,10 +125,9 @@ fn main() -> ExitCode {
 fn run(suite: &Suite) -> Result<()> {
     let machine = Machine::look()?;
     let (settings, plots, results) = match suite {
-        Suite::Datapath(settings) => (settings, None, datapath::run(settings.quick)?),
-        Suite::Live(rivals) => {
-            let has_xdp = ground::proxy::has_xdp()?;
-            let results = live::run(rivals.settings.quick, has_xdp, rivals.subjects())?;
+        Suite::Datapath { settings, only } => (settings, None, datapath::run(settings.quick, only)?),
+        Suite::Live { rivals, services } => {
+            let results = live::run(rivals.settings.quick, services, rivals.subjects())?;
             (&rivals.settings, rivals.plots.as_ref(), results)
         }
         Suite::Scale { rivals, sizes } => {

@@ -20,9 +20,10 @@ const LEFT: usize = 230;
 const WIDTH: usize = 720;
 const TOP: usize = 60;
 
-const SUBJECTS: [(&str, &str); 5] = [
+const SUBJECTS: [(&str, &str); 6] = [
     ("direct", "#999999"),
     ("tc", "#0072b2"),
+    ("tc-sends-on", "#56b4e9"),
     ("xdp", "#009e73"),
     ("kube-proxy-nftables", "#d55e00"),
     ("kube-proxy-iptables", "#e69f00"),

@@ -196,7 +196,8 @@ macro_rules! tables {
 
             #[inline(always)]
             fn is_sent_on(&mut self, client: &$address, backend: &$address) -> bool {
-                !self.uplink.is_null() && is_sent_on(self.uplink, self.ifindex, client, backend)
+                let now = self.now();
+                !self.uplink.is_null() && is_sent_on(self.uplink, self.ifindex, client, backend, now)
             }
 
             #[inline(always)]

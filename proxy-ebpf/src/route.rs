@@ -103,11 +103,11 @@ impl Fib {
         self.found().ifindex
     }
 
-    /// Whether packets are sent on by that device.
+    /// What is said of that device; 0 of one that is none of ours.
     #[inline(always)]
-    pub fn sends_on(&self) -> bool {
+    pub fn flags(&self) -> u8 {
         // SAFETY: one byte is read at once; the agent replaces whole elements.
-        unsafe { DEVICE.get(self.device()) }.is_some_and(|device| device.flags & Device::SENDS_ON != 0)
+        unsafe { DEVICE.get(self.device()) }.map_or(0, |device| device.flags)
     }
 }
 
@@ -115,9 +115,10 @@ impl Fib {
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Hop {
-    /// The packet's addresses; of IPv4 the first words.
-    src: [u64; 2],
+    /// Where it leads; of an IPv4 address the first word.
     dst: [u64; 2],
+    /// Whose packets it is for, if ways depend on that.
+    src: [u64; 2],
     /// The device that the packet came in by.
     from: u32,
     /// The device that it leaves by.
@@ -125,14 +126,15 @@ pub struct Hop {
     /// When it was found: whole seconds since boot.
     found: u32,
     /// When a packet was last left to the stack, so that it asks whether the neighbour is still there.
-    left: u32,
+    pub left: u32,
     /// Bytes of the longest packet that the way can carry.
     width: u16,
     /// Ethernet address of the device that it leaves by.
     pub source: [u8; 6],
     /// And of the neighbour.
     pub destination: [u8; 6],
-    zero: [u8; 2],
+    /// 1 if ways there depend on the source ([`Device::BY_SOURCE`]): each has a place of its own.
+    by_source: u16,
 }
 const _: () = assert!(size_of::<Hop>() == 64);
 
@@ -140,60 +142,152 @@ const _: () = assert!(size_of::<Hop>() == 64);
 /// takes a neighbour for reachable (`net.ipv4.neigh.default.base_reachable_time_ms`).
 const UNSEEN: u32 = 15;
 
-/// Finds the way of a packet that came in by a device, by uplinks that send packets on; `now` in whole seconds. A way that is open is
-/// told where it is kept: valid until the next is found.
+/// Where a way is kept, or would be.
+struct Place {
+    hop: NonNull<Hop>,
+    /// It is there.
+    is_same: bool,
+}
+
+impl Place {
+    /// By the address that a packet goes to, and the one that it comes from if what is kept there says so.
+    #[inline(always)]
+    fn of<A: Routable>(ifindex: u32, way: &Way<A>) -> Option<Self> {
+        let place = Self::to(ifindex, way)?;
+        if place.is_same && place.hop().by_source != 0 { Self::from_to(ifindex, way) } else { Some(place) }
+    }
+
+    #[inline(always)]
+    fn to<A: Routable>(ifindex: u32, way: &Way<A>) -> Option<Self> {
+        let hop = numbered(way.dst.mix())?;
+        // SAFETY: as in `Fib::ask`.
+        let kept = unsafe { hop.as_ref() };
+        Some(Self { hop, is_same: kept.dst == way.dst.words() && kept.from == ifindex })
+    }
+
+    #[inline(always)]
+    fn from_to<A: Routable>(ifindex: u32, way: &Way<A>) -> Option<Self> {
+        let hop = numbered(way.src.mix() ^ way.dst.mix().rotate_left(32))?;
+        // SAFETY: as in `Fib::ask`.
+        let kept = unsafe { hop.as_ref() };
+        let is_same = kept.dst == way.dst.words() && kept.src == way.src.words() && kept.from == ifindex;
+        Some(Self { hop, is_same })
+    }
+
+    #[inline(always)]
+    fn hop(&self) -> &Hop {
+        // SAFETY: as in `Fib::ask`.
+        unsafe { self.hop.as_ref() }
+    }
+
+    /// Whether it was found in this second.
+    #[inline(always)]
+    fn is_fresh(&self, now: u32) -> bool {
+        self.is_same && self.hop().found == now
+    }
+}
+
+#[inline(always)]
+fn numbered(mix: u64) -> Option<NonNull<Hop>> {
+    // Of a product only the highest bits depend on all of the factor's.
+    let hash = (mix ^ mix >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    HOP.get_ptr_mut((hash >> (64 - HOPS.ilog2())) as u32).and_then(NonNull::new)
+}
+
+/// Finds the way of a packet that came in by a device, by uplinks that send packets on; `now` in whole seconds. Of a way that is open it
+/// is told where it is kept, valid until the next is found; of one that is unresolved, the device is in this CPU's [`Fib`].
 ///
-/// `bpf_fib_lookup` takes longer than all the rest. So what it said holds for the second in which it was asked, on this CPU.
+/// `bpf_fib_lookup` takes longer than all the rest. So what it said holds for the second in which it was asked, on this CPU, for all
+/// packets that go to that address.
 #[inline(always)]
 pub fn route<A: Routable>(ctx: *mut c_void, ifindex: u32, way: &Way<A>, now: u32) -> (Route, Option<NonNull<Hop>>) {
     const NOWHERE: (Route, Option<NonNull<Hop>>) = (Route::Closed, None);
-    let (src, dst) = (way.src.words(), way.dst.words());
-    let hash = (way.src.mix() ^ way.dst.mix().rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let Some(mut place) = HOP.get_ptr_mut((hash >> 32) as u32 & (HOPS - 1)).and_then(NonNull::new) else {
+    let Some(mut place) = Place::of(ifindex, way) else {
         return NOWHERE;
     };
-    // SAFETY: as in `Fib::ask`.
-    let hop = unsafe { place.as_mut() };
-    let is_same = hop.src == src && hop.dst == dst && hop.from == ifindex;
-    if is_same && hop.found == now {
-        let route = if way.length > u32::from(hop.width) { Route::Closed } else { Route::Open };
-        return (route, Some(place));
+    if !place.is_fresh(now) {
+        let is_unseen = place.is_same && now.wrapping_sub(place.hop().left) > UNSEEN;
+        if is_unseen {
+            // SAFETY: as in `Fib::ask`.
+            unsafe { place.hop.as_mut() }.left = now;
+        }
+        match ask(ctx, ifindex, way, now) {
+            Route::Open if is_unseen => return (Route::Unresolved, None),
+            Route::Open => {}
+            closed => return (closed, None),
+        }
+        place = match Place::of(ifindex, way) {
+            Some(place) => place,
+            None => return NOWHERE,
+        };
     }
-    if is_same && now.wrapping_sub(hop.left) > UNSEEN {
-        hop.left = now;
-        return (Route::Unresolved, None);
-    }
+    let route = if way.length > u32::from(place.hop().width) { Route::Closed } else { Route::Open };
+    (route, Some(place.hop))
+}
+
+/// Asks the kernel for a way, and keeps it if it is open. It stands in this CPU's [`Fib`] as well.
+#[inline(never)]
+fn ask<A: Routable>(ctx: *mut c_void, ifindex: u32, way: &Way<A>, now: u32) -> Route {
     let Some(mut fib) = Fib::new() else {
-        return NOWHERE;
+        return Route::Closed;
     };
     let route = fib.ask(ctx, ifindex, way);
-    if route == Route::Closed || !fib.sends_on() {
-        return NOWHERE;
+    let flags = fib.flags();
+    if route == Route::Closed || flags & Device::SENDS_ON == 0 {
+        return Route::Closed;
     }
     if route == Route::Unresolved {
-        return (route, None);
+        return route;
+    }
+    let by_source = flags & Device::BY_SOURCE != 0;
+    let Some(mut place) = Place::to(ifindex, way) else {
+        return Route::Closed;
+    };
+    if by_source {
+        // SAFETY: as in `Fib::ask`.
+        let hop = unsafe { place.hop.as_mut() };
+        // Only where to look: the source is nobody's.
+        (hop.dst, hop.src, hop.from, hop.by_source) = (way.dst.words(), [0; 2], ifindex, 1);
+        place = match Place::from_to(ifindex, way) {
+            Some(place) => place,
+            None => return Route::Closed,
+        };
     }
     let found = fib.found();
-    let left = if is_same { hop.left } else { now };
+    // SAFETY: as above.
+    let hop = unsafe { place.hop.as_mut() };
+    hop.left = if place.is_same { hop.left } else { now };
+    (hop.dst, hop.src, hop.from, hop.by_source) = (way.dst.words(), way.src.words(), ifindex, u16::from(by_source));
     // SAFETY: an integer, and any bytes are a value.
-    let width = unsafe { found.__bindgen_anon_1.mtu_result };
-    let (device, source, destination) = (found.ifindex, found.smac, found.dmac);
-    *hop = Hop { src, dst, from: ifindex, device, found: now, left, width, source, destination, zero: [0; 2] };
-    (route, Some(place))
+    hop.width = unsafe { found.__bindgen_anon_1.mtu_result };
+    (hop.device, hop.found, hop.source, hop.destination) = (found.ifindex, now, found.smac, found.dmac);
+    route
 }
 
 /// Whether packets both ways between two addresses leave by devices that send packets on: those of the client came in by
 /// `ifindex`. A client whose address leads elsewhere has another's, or the reply another way.
 #[inline(never)]
-pub fn is_sent_on<A: Routable>(ctx: *mut c_void, ifindex: u32, client: &A, backend: &A) -> bool {
-    let Some(mut fib) = Fib::new() else {
+pub fn is_sent_on<A: Routable>(ctx: *mut c_void, ifindex: u32, client: &A, backend: &A, now: u32) -> bool {
+    let there = Way { src: *client, dst: *backend, length: SHORT, proto: 0 };
+    let Some(device) = leads_out(ctx, ifindex, &there, now) else {
         return false;
     };
-    let there = Way { src: *client, dst: *backend, length: 0, proto: 0 };
-    if fib.ask(ctx, ifindex, &there) == Route::Closed || !fib.sends_on() {
-        return false;
+    let back = Way { src: *backend, dst: *client, length: SHORT, proto: 0 };
+    leads_out(ctx, device, &back, now).is_some()
+}
+
+/// A packet that every way can carry. Not 0: at tc the kernel would not say what it can carry.
+const SHORT: u32 = 1;
+
+/// The device that sends packets on by which a way leads out, whether the neighbour is known or not.
+#[inline(always)]
+fn leads_out<A: Routable>(ctx: *mut c_void, ifindex: u32, way: &Way<A>, now: u32) -> Option<u32> {
+    let place = Place::of(ifindex, way)?;
+    if place.is_fresh(now) {
+        return Some(place.hop().device);
     }
-    let back = Way { src: *backend, dst: *client, length: 0, proto: 0 };
-    let device = fib.device();
-    fib.ask(ctx, device, &back) != Route::Closed && fib.sends_on()
+    match ask(ctx, ifindex, way, now) {
+        Route::Closed => None,
+        Route::Open | Route::Unresolved => Some(Fib::new()?.device()),
+    }
 }

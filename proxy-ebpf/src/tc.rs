@@ -1,5 +1,7 @@
 //! The shell of the tc hooks: protocol in, action out.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
@@ -10,8 +12,8 @@ use proxy_common::maps::DropReason;
 
 use crate::INGRESS_DONE;
 use crate::env::{KernelEnv, count_drop};
-use crate::route::{Fib, Routable};
-use crate::tc_packet::{TcPacket, set_destination, swap_ethernet};
+use crate::route::{Fib, Hop, Routable, route};
+use crate::tc_packet::{TcPacket, set_destination, set_ethernet, swap_ethernet};
 
 /// TCX_NEXT and TC_ACT_UNSPEC: the next program, or the device's own way.
 const NEXT: i32 = -1;
@@ -136,13 +138,10 @@ where
     if to != HOST {
         return NEXT;
     }
-    let Some(fib) = Fib::new() else {
-        return NEXT;
-    };
-    let mut router = TcRouter { ctx, ifindex, fib };
+    let now = env.now();
+    let mut router = TcRouter { ctx, ifindex, now, hop: None };
     match onward::<A, _, _, _>(packet, env, &mut router) {
-        // SAFETY: has no preconditions; without a neighbour the kernel looks for it by the packet's address.
-        Verdict::Translated => unsafe { bpf_redirect_neigh(router.fib.device(), core::ptr::null_mut(), 0, 0) as i32 },
+        Verdict::Translated => router.send(),
         Verdict::Drop(reason) => drop(ctx, ifindex, reason),
         _ => NEXT,
     }
@@ -151,28 +150,49 @@ where
 struct TcRouter<'a> {
     ctx: &'a TcContext,
     ifindex: u32,
-    fib: Fib,
+    now: u32,
+    hop: Option<NonNull<Hop>>,
 }
 
 impl<A: Routable> Router<A> for TcRouter<'_> {
     #[inline(always)]
     fn route(&mut self, way: &Way<A>) -> Route {
-        // SAFETY: the context is the hook's own.
-        let segment = unsafe { (*self.ctx.skb.skb).gso_size };
-        // A packet that is cut into segments later is no longer than what they are; the kernel knows.
-        let length = if segment == 0 { way.length } else { 0 };
-        let route = self.fib.ask(self.ctx.skb.skb.cast(), self.ifindex, &Way { length, ..*way });
-        if route == Route::Closed || !self.fib.sends_on() { Route::Closed } else { route }
+        let (route, hop) = route(self.ctx.skb.skb.cast(), self.ifindex, way, self.now);
+        self.hop = hop;
+        route
     }
 
     #[inline(always)]
     fn device(&self) -> u32 {
-        self.fib.device()
+        match self.hop {
+            // SAFETY: as in `Fib::ask`.
+            Some(hop) => unsafe { hop.as_ref() }.device,
+            None => Fib::new().map_or(0, |fib| fib.device()),
+        }
     }
 
     #[inline(always)]
     fn announce(&mut self) -> bool {
         false
+    }
+}
+
+impl TcRouter<'_> {
+    /// Sends the packet by the way that was found last: to the neighbour that is known, or to one that the kernel asks for
+    /// whether it is still there, and looks for if it is not known, by the packet's address.
+    #[inline(always)]
+    fn send(&self) -> i32 {
+        if let Some(hop) = self.hop {
+            // SAFETY: as in `Fib::ask`.
+            let hop = unsafe { hop.as_ref() };
+            if hop.left != self.now && set_ethernet(self.ctx, hop.destination, hop.source).is_some() {
+                // SAFETY: has no preconditions.
+                return unsafe { bpf_redirect(hop.device, 0) as i32 };
+            }
+        }
+        let device = Router::<Ipv4>::device(self);
+        // SAFETY: has no preconditions.
+        unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) as i32 }
     }
 }
 

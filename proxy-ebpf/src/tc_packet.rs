@@ -71,6 +71,12 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
     }
 
     #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: the context is the hook's own.
+        unsafe { (*self.skb()).gso_size }
+    }
+
+    #[inline(always)]
     fn load<T: Pod>(&self, offset: usize) -> Option<T> {
         // SAFETY: `at` has compared the value's end with the packet's; any bytes are a value of a Pod.
         self.at::<T>(offset).map(|value| unsafe { value.read_unaligned() })
@@ -211,6 +217,18 @@ pub fn set_destination(ctx: &TcContext, address: [u8; 6]) -> Option<()> {
     }
     // SAFETY: the packet has a whole Ethernet header, as compared above.
     unsafe { (start as *mut [u8; 6]).write_unaligned(address) };
+    Some(())
+}
+
+/// Overwrites both Ethernet addresses.
+#[inline(always)]
+pub fn set_ethernet(ctx: &TcContext, destination: [u8; 6], source: [u8; 6]) -> Option<()> {
+    let (start, end) = bounds(ctx);
+    if start + crate::ETHERNET > end {
+        return None;
+    }
+    // SAFETY: the packet has a whole Ethernet header, as compared above.
+    unsafe { (start as *mut [[u8; 6]; 2]).write_unaligned([destination, source]) };
     Some(())
 }
 

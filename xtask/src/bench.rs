@@ -24,9 +24,21 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Suite {
     /// The kernel programs by themselves, without a network; takes about a minute once it is built
-    Datapath(Common),
-    /// Real traffic through whole proxies at 10, 1,000 and 10,000 Services, and what a packet costs the node
-    Live(Rivals),
+    Datapath {
+        #[command(flatten)]
+        common: Common,
+        /// Only the cases with this in their names, which are such as `established-1k xdp-out ipv6 udp`
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Real traffic through whole proxies, and what a packet costs the node
+    Live {
+        #[command(flatten)]
+        rivals: Rivals,
+        /// How many Services there are, growing [default: 10,1000,10000]
+        #[arg(long, value_name = "N,...")]
+        services: Option<String>,
+    },
     /// The control plane: starts, one endpoint changed, 1,000 changes a second, memory
     Scale {
         #[command(flatten)]
@@ -68,11 +80,11 @@ enum Rival {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let all = [("datapath", &args.rivals, None), ("live", &args.rivals, None), ("scale", &args.rivals, None)];
     match &args.suite {
-        Some(Suite::Datapath(common)) => {
+        Some(Suite::Datapath { common, only }) => {
             setup::ensure(Needs::Kernel)?;
-            start(&build()?, "datapath", common, None, None, None)
+            start(&build()?, "datapath", common, &Extras { only: only.as_deref(), ..Extras::default() })
         }
-        Some(Suite::Live(rivals)) => several(&[("live", rivals, None)]),
+        Some(Suite::Live { rivals, services }) => several(&[("live", rivals, services.as_deref())]),
         Some(Suite::Scale { rivals, sizes }) => several(&[("scale", rivals, sizes.as_deref())]),
         None => several(&all),
     }
@@ -90,10 +102,11 @@ fn several(suites: &[(&str, &Rivals, Option<&str>)]) -> Result<ExitCode> {
         if suites.len() > 1 {
             common.json = common.json.map(|path| beside(&path, suite));
         }
-        let code = match *suite {
-            "datapath" => start(&bench, suite, &common, None, None, None)?,
-            _ => start(&bench, suite, &common, rivals.against, rivals.plots.as_deref(), *sizes)?,
+        let extras = match *suite {
+            "datapath" => Extras::default(),
+            _ => Extras { against: rivals.against, plots: rivals.plots.as_deref(), sizes: *sizes, only: None },
         };
+        let code = start(&bench, suite, &common, &extras)?;
         if code != ExitCode::SUCCESS {
             return Ok(code);
         }
@@ -108,14 +121,16 @@ fn beside(path: &Path, suite: &str) -> PathBuf {
     path.with_file_name(format!("{stem}-{suite}{end}"))
 }
 
-fn start(
-    bench: &Path,
-    suite: &str,
-    common: &Common,
+/// What only some of the suites take.
+#[derive(Default)]
+struct Extras<'a> {
     against: Option<Rival>,
-    plots: Option<&Path>,
-    sizes: Option<&str>,
-) -> Result<ExitCode> {
+    plots: Option<&'a Path>,
+    sizes: Option<&'a str>,
+    only: Option<&'a str>,
+}
+
+fn start(bench: &Path, suite: &str, common: &Common, extras: &Extras<'_>) -> Result<ExitCode> {
     let mut command = std::process::Command::new(bench);
     command.arg(suite);
     if let Some(path) = &common.json {
@@ -124,14 +139,17 @@ fn start(
     if common.quick {
         command.arg("--quick");
     }
-    if let Some(Rival::KubeProxy) = against {
+    if let Some(Rival::KubeProxy) = extras.against {
         command.args(["--against", "kube-proxy"]);
     }
-    if let Some(folder) = plots {
+    if let Some(folder) = extras.plots {
         command.arg("--plots").arg(folder);
     }
-    if let Some(sizes) = sizes {
-        command.args(["--sizes", sizes]);
+    if let Some(sizes) = extras.sizes {
+        command.args([if suite == "live" { "--services" } else { "--sizes" }, sizes]);
+    }
+    if let Some(only) = extras.only {
+        command.args(["--only", only]);
     }
     let status = command.status().with_context(|| format!("could not run {}", bench.display()))?;
     // What went wrong, the bench has told.

@@ -14,6 +14,7 @@ pub use classify::{Class, classify};
 pub use filter::{DeviceFilter, ParseFilterError, Verdict};
 pub use netlink::{NetlinkError, follow};
 pub use network::{Address, DefaultRoute, Link, Network, XdpProgram};
+use xdp::Sender;
 pub use xdp::{Xdp, XdpMode};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,7 @@ pub fn decide(
     node_addresses: &BTreeSet<IpAddr>,
 ) -> Decision {
     let own = network.addresses.iter().filter(|address| address.is_global).map(|address| address.ip).collect();
+    let sends_on = Device::SENDS_ON | if network.routes_by_source { Device::BY_SOURCE } else { 0 };
     let mut decision = Decision { own, ..Decision::default() };
     for link in network.links.values() {
         let class = match filter.verdict(&link.name) {
@@ -118,8 +120,8 @@ pub fn decide(
         };
         let Some(Class { role, layer }) = class else { continue };
         let bridge = bridge_of(link, network).filter(|_| role == DeviceRole::Pod && layer == Layer::Ethernet);
-        let xdp = xdp::xdp(mode, Class { role, layer }, link);
-        let layer = match (bridge, xdp) {
+        let sender = xdp::sender(mode, Class { role, layer }, link);
+        let layer = match (bridge, sender) {
             (Some(_), _) => Layer::BridgePort,
             (None, Some(_)) => Layer::Uplink,
             (None, None) => layer,
@@ -128,15 +130,19 @@ pub fn decide(
         let device = Device {
             masquerade_v4: masquerade_v4.map(|address| Ipv4::new(address.octets())).unwrap_or_default(),
             masquerade_v6: masquerade_v6.map(|address| Ipv6::new(address.octets())).unwrap_or_default(),
-            ethernet: bridge.or(link.ethernet.filter(|_| xdp.is_some())).unwrap_or_default(),
+            ethernet: bridge.or(link.ethernet.filter(|_| sender.is_some())).unwrap_or_default(),
             role: role as u8,
             detect: pods.detect(link, role, network) as u8,
-            flags: if xdp.is_some() { Device::SENDS_ON } else { 0 },
+            flags: if sender.is_some() { sends_on } else { 0 },
             zero: [0; 3],
         };
         if role == DeviceRole::Uplink {
             decision.addresses.extend(network.global_addresses(link.ifindex).map(|address| address.ip));
         }
+        let xdp = match sender {
+            Some(Sender::Xdp(xdp)) => Some(xdp),
+            Some(Sender::Tc) | None => None,
+        };
         decision.attach.insert(link.ifindex, Target { name: link.name.clone(), layer, xdp, has_xdp: link.xdp, device });
     }
     decision

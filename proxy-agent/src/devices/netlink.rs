@@ -16,7 +16,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
-use rtnetlink::{Handle, RouteMessageBuilder, constants as groups};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder, constants as groups};
 use tokio::sync::watch;
 
 use super::Xdp;
@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Time before it is tried again after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The bit of RTNLGRP_IPV6_RULE (include/uapi/linux/rtnetlink.h), which has no name there as its IPv4 twin has.
+const RTMGRP_IPV6_RULE: u32 = 1 << 18;
+
 /// The namespace cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -40,7 +43,7 @@ pub enum NetlinkError {
     /// The kernel's answer is an error or cannot be read.
     #[error("reading the {what} of this network namespace")]
     Dump {
-        /// Links, addresses or routes.
+        /// Links, addresses, routes or rules.
         what: &'static str,
         /// What went wrong.
         source: Box<rtnetlink::Error>,
@@ -58,7 +61,9 @@ pub async fn follow() -> Result<watch::Receiver<Network>, NetlinkError> {
         | groups::RTMGRP_IPV4_IFADDR
         | groups::RTMGRP_IPV6_IFADDR
         | groups::RTMGRP_IPV4_ROUTE
-        | groups::RTMGRP_IPV6_ROUTE;
+        | groups::RTMGRP_IPV6_ROUTE
+        | groups::RTMGRP_IPV4_RULE
+        | RTMGRP_IPV6_RULE;
     // Bound before the first reading, so that nothing in between is missed.
     socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
     let (connection, handle, _) = rtnetlink::new_connection()?;
@@ -112,7 +117,7 @@ async fn changed(socket: &TokioSocket) {
     }
 }
 
-/// Whether one of the messages is about a link, an address or a default route.
+/// Whether one of the messages is about a link, an address, a rule or a default route.
 fn matters(mut messages: &[u8]) -> bool {
     /// `struct nlmsghdr`, and where `struct rtmsg` after it has the length of the destination's prefix.
     const HEADER: usize = 16;
@@ -155,6 +160,19 @@ async fn read(handle: &Handle) -> Result<Network, NetlinkError> {
         while let Some(message) = routes.try_next().await.map_err(failed("routes"))? {
             network.default_routes.extend(default_routes(family, &message));
             network.routes.extend(destination(&message));
+            network.routes_by_source |= is_by_source(&message);
+        }
+    }
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let mut rules = Box::pin(handle.rule().get(version).execute());
+        loop {
+            match rules.try_next().await {
+                Ok(Some(rule)) => network.routes_by_source |= rule.header.src_len != 0,
+                Ok(None) => break,
+                // A kernel without rules.
+                Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EOPNOTSUPP => break,
+                Err(error) => return Err(failed("routing rules")(error)),
+            }
         }
     }
     Ok(network)
@@ -218,6 +236,21 @@ fn address(message: AddressMessage) -> Option<Address> {
         is_tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed)
             && !flags.contains(AddressFlags::Optimistic),
     })
+}
+
+/// Whether the way by this route depends on a packet's source: the kernel spreads packets over several hops by both addresses
+/// (fib_multipath_hash_policy), or the route is for some sources only. A route that only names a nexthop object, as where
+/// nexthop_compat_mode is off, may be either.
+fn is_by_source(message: &RouteMessage) -> bool {
+    let mut is_told = false;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::MultiPath(hops) if hops.len() > 1 => return true,
+            RouteAttribute::MultiPath(_) | RouteAttribute::Oif(_) => is_told = true,
+            _ => {}
+        }
+    }
+    message.header.source_prefix_length != 0 || message.header.kind == RouteType::Unicast && !is_told
 }
 
 /// Where a route leads to that is not a default route.

@@ -84,6 +84,9 @@ pub struct Network {
     /// Where all other routes lead to, of all tables: those to hosts and networks, not to the node's own addresses. As of
     /// the last reading: a change of these alone is not heard of at once.
     pub routes: BTreeSet<IpNet>,
+    /// Which way a packet takes may depend on where it comes from: by a rule, or as a route has several hops. Of a change of such a
+    /// route alone is heard at the next reading.
+    pub routes_by_source: bool,
 }
 
 impl Network {

@@ -1,24 +1,26 @@
-//! The rule that says which devices get an XDP program.
+//! The rule that says which devices send packets of clients outside on, past the stack, and which of them by XDP.
 //!
-//! Uplinks with Ethernet headers that frames really come in by: hardware, bonds, and with a mode that is not `auto` the other
-//! end of a pair or a tap. What comes in by a VLAN, a tunnel or an overlay has come in by another device before; what comes
-//! in by a port of a bridge belongs to the bridge.
+//! Uplinks with Ethernet headers send on, but for overlays. XDP is for those that frames really come in by: hardware, bonds,
+//! and with a mode that is not `auto` the other end of a pair or a tap. What comes in by a VLAN or by a bridge has come in by another
+//! device before: tc sends it on. What comes in by a port of a bridge belongs to the bridge.
 
 use proxy_common::maps::DeviceRole;
 
 use super::{Class, Layer, Link};
 
-/// Whether packets from outside are taken care of by XDP.
+/// Who takes care of packets from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum XdpMode {
-    /// No: tc does everything.
+    /// tc and the node's stack.
     #[default]
     Off,
-    /// On hardware whose driver can do it.
+    /// tc alone, which sends on what is for other nodes.
+    Tc,
+    /// XDP on hardware whose driver can do it, tc alone on other uplinks.
     Auto,
-    /// On all uplinks whose drivers can do it, those between network namespaces among them.
+    /// XDP on all uplinks whose drivers can do it, those between network namespaces among them; tc alone on others.
     Native,
-    /// On all uplinks, by the kernel where the driver cannot: slower than tc alone, for trying out.
+    /// XDP on all uplinks, by the kernel where the driver cannot: slower than tc alone, for trying out.
     Generic,
 }
 
@@ -31,15 +33,27 @@ pub enum Xdp {
     Generic,
 }
 
+/// Who sends packets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// tc's program.
+    Tc,
+    /// An XDP program, and tc's what that leaves.
+    Xdp(Xdp),
+}
+
 /// Applies the rule to a device.
-pub(super) fn xdp(mode: XdpMode, class: Class, link: &Link) -> Option<Xdp> {
+pub(super) fn sender(mode: XdpMode, class: Class, link: &Link) -> Option<Sender> {
     let is_port = link.port_of.as_deref().is_some_and(|kind| kind != "vrf");
-    if class.role != DeviceRole::Uplink || class.layer != Layer::Ethernet || is_port {
+    if mode == XdpMode::Off || class.role != DeviceRole::Uplink || class.layer != Layer::Ethernet || is_port {
         return None;
     }
     match (mode, link.kind.as_deref()) {
-        (XdpMode::Auto | XdpMode::Native, None) | (XdpMode::Native, Some("bond" | "veth" | "tun")) => Some(Xdp::Native),
-        (XdpMode::Generic, None | Some("bond" | "veth" | "tun")) => Some(Xdp::Generic),
+        (XdpMode::Auto | XdpMode::Native, None) | (XdpMode::Native, Some("bond" | "veth" | "tun")) => {
+            Some(Sender::Xdp(Xdp::Native))
+        }
+        (XdpMode::Generic, None | Some("bond" | "veth" | "tun")) => Some(Sender::Xdp(Xdp::Generic)),
+        (_, None | Some("bond" | "veth" | "tun" | "vlan" | "bridge" | "macvlan")) => Some(Sender::Tc),
         _ => None,
     }
 }
@@ -51,24 +65,28 @@ mod tests {
     #[test]
     fn the_rule() {
         use DeviceRole::{Pod, Uplink};
-        use XdpMode::{Auto, Generic, Native, Off};
-        let (native, generic) = (Some(Xdp::Native), Some(Xdp::Generic));
+        use XdpMode::{Auto, Generic, Native, Off, Tc};
+        let (tc, native, generic) = (Some(Sender::Tc), Some(Sender::Xdp(Xdp::Native)), Some(Sender::Xdp(Xdp::Generic)));
         for (role, layer, kind, port_of, expected) in [
-            (Uplink, Layer::Ethernet, None, None, [None, native, native, generic]),
-            (Uplink, Layer::Ethernet, None, Some("vrf"), [None, native, native, generic]),
-            (Uplink, Layer::Ethernet, None, Some("bridge"), [None; 4]),
-            (Uplink, Layer::Ethernet, Some("bond"), None, [None, None, native, generic]),
-            (Uplink, Layer::Ethernet, Some("veth"), None, [None, None, native, generic]),
-            (Uplink, Layer::Ethernet, Some("vlan"), None, [None; 4]),
-            (Uplink, Layer::Ethernet, Some("vxlan"), None, [None; 4]),
-            (Uplink, Layer::Ethernet, Some("bridge"), None, [None; 4]),
-            (Uplink, Layer::Ip, Some("wireguard"), None, [None; 4]),
-            (Pod, Layer::Ethernet, Some("veth"), None, [None; 4]),
-            (Pod, Layer::BridgePort, Some("veth"), Some("bridge"), [None; 4]),
+            (Uplink, Layer::Ethernet, None, None, [None, tc, native, native, generic]),
+            (Uplink, Layer::Ethernet, None, Some("vrf"), [None, tc, native, native, generic]),
+            (Uplink, Layer::Ethernet, None, Some("bridge"), [None; 5]),
+            (Uplink, Layer::Ethernet, Some("bond"), None, [None, tc, tc, native, generic]),
+            (Uplink, Layer::Ethernet, Some("veth"), None, [None, tc, tc, native, generic]),
+            (Uplink, Layer::Ethernet, Some("vlan"), None, [None, tc, tc, tc, tc]),
+            (Uplink, Layer::Ethernet, Some("vxlan"), None, [None; 5]),
+            (Uplink, Layer::Ethernet, Some("bridge"), None, [None, tc, tc, tc, tc]),
+            (Uplink, Layer::Ip, Some("wireguard"), None, [None; 5]),
+            (Pod, Layer::Ethernet, Some("veth"), None, [None; 5]),
+            (Pod, Layer::BridgePort, Some("veth"), Some("bridge"), [None; 5]),
         ] {
             let link = Link { kind: kind.map(str::to_owned), port_of: port_of.map(str::to_owned), ..Link::default() };
-            for (mode, expected) in [Off, Auto, Native, Generic].into_iter().zip(expected) {
-                assert_eq!(xdp(mode, Class { role, layer }, &link), expected, "{mode:?} {role:?} {layer:?} {kind:?}");
+            for (mode, expected) in [Off, Tc, Auto, Native, Generic].into_iter().zip(expected) {
+                assert_eq!(
+                    sender(mode, Class { role, layer }, &link),
+                    expected,
+                    "{mode:?} {role:?} {layer:?} {kind:?}"
+                );
             }
         }
     }

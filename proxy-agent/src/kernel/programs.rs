@@ -24,7 +24,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Names of all programs.
 pub const PROGRAMS: [&str; 5] = ["tc_in_eth", "tc_in_port", "tc_out_eth", "tc_in_l3", "tc_out_l3"];
 
-/// The programs of an uplink with XDP, in the place of `tc_in_eth`: tc's and XDP's.
+/// The programs of an uplink that sends packets on: tc's, in the place of `tc_in_eth`, and XDP's.
 pub const UPLINK_PROGRAMS: [&str; 2] = [UPLINK_INGRESS, XDP_PROGRAM];
 const UPLINK_INGRESS: &str = "tc_in_up";
 const XDP_PROGRAM: &str = "xdp_up";
@@ -162,16 +162,23 @@ impl Programs {
         Ok(())
     }
 
-    /// Loads the programs of uplinks with XDP. The others work without them.
+    /// Loads tc's program for uplinks that send packets on. The others work without it.
     ///
     /// # Errors
-    /// When the kernel refuses one, as old ones may.
-    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
+    /// When the kernel refuses it, as old ones may.
+    pub fn load_uplink(&mut self) -> Result<(), LoadError> {
         let name = UPLINK_INGRESS;
         let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
         classifier(program)
             .and_then(SchedClassifier::load)
-            .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+            .map_err(|source| LoadError::Program { name, source: Box::new(source) })
+    }
+
+    /// Loads the XDP program. The others work without it.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, as old ones may.
+    pub fn load_xdp(&mut self) -> Result<(), LoadError> {
         let name = XDP_PROGRAM;
         let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing { name })?;
         <&mut Xdp>::try_from(program)

@@ -327,7 +327,7 @@ pub(super) const SERVICE_STATS: Spec<u32, ServiceCounters> =
 pub(super) const DROP_STATS: Spec<u32, u64> = Spec::new("drop_stats", MapKind::PerCpuArray, DROP_REASONS).since(4);
 pub(super) const XDP_STATS: Spec<u32, u64> = Spec::new("xdp_stats", MapKind::PerCpuArray, XDP_ACTIONS).since(4);
 pub(super) const LEAVING: Spec<u32, u64> = Spec::new("leaving", MapKind::PerCpuArray, ONE).since(4);
-pub(super) const HOP: Spec<u32, [u64; 8]> = Spec::new("hop", MapKind::PerCpuArray, WAYS).since(4);
+pub(super) const HOP: Spec<u32, [u64; 8]> = Spec::new("hop", MapKind::PerCpuArray, WAYS).since(8);
 pub(super) const FIB: Spec<u32, [u64; 8]> = Spec::new("fib", MapKind::PerCpuArray, ONE).since(4);
 pub(super) const DEVICE: Spec<u32, Device> = Spec::new("device", MapKind::Hash, DEVICES).since(4);
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::maps::{Device, DeviceRole};
+use proxy_common::maps::DeviceRole;
 
 use crate::devices::{Layer, Target, Xdp};
 use crate::kernel::{Attached, Attacher, MapError, MapSet, Programs, device_name};
@@ -81,9 +81,7 @@ impl Devices {
         let of_role = |role: DeviceRole| self.attached.values().filter(|it| it.device.role == role as u8).count();
         metrics.set_devices("pod", of_role(DeviceRole::Pod));
         metrics.set_devices("uplink", of_role(DeviceRole::Uplink));
-        metrics
-            .xdp_devices
-            .set(gauge(self.attached.values().filter(|it| it.device.flags & Device::SENDS_ON != 0).count()));
+        metrics.xdp_devices.set(gauge(self.attached.values().filter(|it| it.xdp.is_some()).count()));
         metrics.devices_failing.set(gauge(self.troubles.len()));
         metrics.set_entries("device", self.attached.len());
         is_done
@@ -125,7 +123,7 @@ impl Devices {
                     tracing::warn!("device {name}: {trouble}: tc does all the work there");
                     self.xdp_troubles.insert(ifindex, trouble);
                 }
-                target.device.flags &= !Device::SENDS_ON;
+                target.xdp = None;
             }
         }
         target

@@ -74,10 +74,16 @@ impl Growth {
             programs.forward_log()?;
         }
         if self.xdp != XdpMode::Off
+            && let Err(error) = programs.load_uplink()
+        {
+            tracing::warn!("{}: nothing is sent on past the stack", chain(&error));
+            self.xdp = XdpMode::Off;
+        }
+        if !matches!(self.xdp, XdpMode::Off | XdpMode::Tc)
             && let Err(error) = programs.load_xdp()
         {
             tracing::warn!("{}: tc does all the work", chain(&error));
-            self.xdp = XdpMode::Off;
+            self.xdp = XdpMode::Tc;
         }
         let maps = MapSet::open(programs.maps())?;
         Ok((programs, maps))

@@ -12,7 +12,7 @@ use super::harness::{Harness, Target, Traffic};
 use super::leg::Leg;
 use super::packet::Protocol;
 use super::world::Side;
-use super::{Effort, net_figure};
+use super::{Effort, name, net_figure};
 use crate::report::Figure;
 use crate::samples::Samples;
 
@@ -33,7 +33,7 @@ pub(super) const STRANGERS: u32 = 10;
 pub fn run<A: Side>(
     harness: &mut Harness,
     protocol: Protocol,
-    effort: &Effort,
+    effort: &Effort<'_>,
     baseline: &mut Baseline,
 ) -> Result<Vec<Figure>>
 where
@@ -48,7 +48,7 @@ where
 fn established<A: Side>(
     harness: &mut Harness,
     protocol: Protocol,
-    effort: &Effort,
+    effort: &Effort<'_>,
     baseline: &mut Baseline,
 ) -> Result<Vec<Figure>>
 where
@@ -61,18 +61,18 @@ where
         let opened = scene.next;
         scene.open((1 << bits) - opened)?;
         scene.answer(opened)?;
-        figures.push(scene.measure(case, Leg::Request, Flows::Any(bits))?);
-        figures.push(scene.measure(case, Leg::Reply, Flows::Any(bits))?);
+        figures.extend(scene.measure(case, Leg::Request, Flows::Any(bits))?);
+        figures.extend(scene.measure(case, Leg::Reply, Flows::Any(bits))?);
     }
-    figures.push(scene.measure("not-a-frontend", Leg::StrangerIn, Flows::Any(STRANGERS))?);
-    figures.push(scene.measure("not-a-frontend", Leg::StrangerOut, Flows::Any(STRANGERS))?);
+    figures.extend(scene.measure("not-a-frontend", Leg::StrangerIn, Flows::Any(STRANGERS))?);
+    figures.extend(scene.measure("not-a-frontend", Leg::StrangerOut, Flows::Any(STRANGERS))?);
     Ok(figures)
 }
 
 fn new_flows<A: Side>(
     harness: &mut Harness,
     protocol: Protocol,
-    effort: &Effort,
+    effort: &Effort<'_>,
     baseline: &mut Baseline,
 ) -> Result<Vec<Figure>>
 where
@@ -90,7 +90,7 @@ where
     let effort = Effort { runs, ..*effort };
     let mut scene = Scene::<A>::set(harness, protocol, &effort, baseline, ROOMY)?;
     let answered = scene.measure("new-flow", Leg::Answer, Flows::New)?;
-    Ok(vec![opened, answered])
+    Ok(opened.into_iter().chain(answered).collect())
 }
 
 /// Which flows the packets of a case belong to.
@@ -107,7 +107,7 @@ struct Scene<'a, A> {
     harness: &'a mut Harness,
     bed: Bed,
     protocol: Protocol,
-    effort: &'a Effort,
+    effort: &'a Effort<'a>,
     baseline: &'a mut Baseline,
     /// The number of the next new flow.
     next: u32,
@@ -122,7 +122,7 @@ where
     fn set(
         harness: &'a mut Harness,
         protocol: Protocol,
-        effort: &'a Effort,
+        effort: &'a Effort<'a>,
         baseline: &'a mut Baseline,
         flow_sets: u32,
     ) -> Result<Self> {
@@ -168,7 +168,15 @@ where
 
     /// Measures a case: rounds of one chunk each of nothing, the baseline and the program, so that whatever else the
     /// machine does meets all three alike.
-    fn measure(&mut self, case: &'static str, leg: Leg, flows: Flows) -> Result<Figure> {
+    fn measure(&mut self, case: &'static str, leg: Leg, flows: Flows) -> Result<Option<Figure>> {
+        let subject = match leg.target() {
+            Target::TcOut => "tc-egress",
+            _ => "tc-ingress",
+        };
+        let name = name(case, subject, A::NAME, self.protocol);
+        if !self.effort.wants(&name) {
+            return Ok(None);
+        }
         let order = match flows {
             Flows::Any(bits) => Order::random(bits),
             Flows::New => Order::counting(),
@@ -186,15 +194,10 @@ where
         expected = expected + self.prepare(&mut traffic, leg, flows, 1)?;
         let seen = self.harness.run_once(&mut traffic, leg.target())?;
 
-        let subject = match leg.target() {
-            Target::TcOut => "tc-egress",
-            _ => "tc-ingress",
-        };
-        let place = || format!("{case}, {subject}, {}, {}", A::NAME, self.protocol.name());
-        self.expect(before, expected).with_context(place)?;
-        leg.check::<A>(&traffic, self.protocol, &seen).with_context(place)?;
+        self.expect(before, expected).with_context(|| name.clone())?;
+        leg.check::<A>(&traffic, self.protocol, &seen).context(name)?;
         self.baseline.push(&baseline, &nothing);
-        Ok(net_figure(case, subject, A::NAME, self.protocol, &program, &nothing))
+        Ok(Some(net_figure(case, subject, A::NAME, self.protocol, &program, &nothing)))
     }
 
     /// Does what has to be done before so many runs, and answers what will have been counted after them.

@@ -26,7 +26,7 @@ const COLD: u32 = 17;
 const FILL: u32 = 300_000;
 
 /// Measures all floors, but for the baseline, which is measured beside every case as well.
-pub fn run(harness: &mut Harness, effort: &Effort, baseline: &mut Baseline) -> Result<Vec<Figure>> {
+pub fn run(harness: &mut Harness, effort: &Effort<'_>, baseline: &mut Baseline) -> Result<Vec<Figure>> {
     let mut traffic = Leg::Request.traffic::<Ipv4>(Protocol::Tcp, Order::random(COLD))?;
     let mut counting = Leg::Request.traffic::<Ipv4>(Protocol::Tcp, Order::counting())?;
     counting.plan.count_from(0);

@@ -39,22 +39,35 @@ use packet::Protocol;
 
 const SUITE: &str = "datapath";
 
-/// How much is run.
-struct Effort {
+/// How much is run, and of what.
+struct Effort<'a> {
     /// How often each thing is measured.
     chunks: u32,
     /// How many packets each time.
     runs: u32,
+    /// Only cases with this in their names are measured, all the others are passed over.
+    only: &'a str,
 }
 
-impl Effort {
-    const FULL: Self = Self { chunks: 200, runs: 20_000 };
-    const QUICK: Self = Self { chunks: 3, runs: 2_000 };
+impl<'a> Effort<'a> {
+    fn new(is_quick: bool, only: &'a str) -> Self {
+        let (chunks, runs) = if is_quick { (3, 2_000) } else { (200, 20_000) };
+        Self { chunks, runs, only }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        name.contains(self.only)
+    }
+}
+
+/// The name of a case, as a line of the table has it.
+fn name(case: &str, subject: &str, family: &str, protocol: Protocol) -> String {
+    format!("{case} {subject} {family} {}", protocol.name())
 }
 
 /// Measures everything. Takes root, and one CPU for itself if it can have it.
-pub fn run(is_quick: bool) -> Result<Vec<Figure>> {
-    let effort = if is_quick { Effort::QUICK } else { Effort::FULL };
+pub fn run(is_quick: bool, only: &str) -> Result<Vec<Figure>> {
+    let effort = Effort::new(is_quick, only);
     stay_on_one_cpu()?;
     let mut harness = Harness::load()?;
     let mut figures = programs::run()?;

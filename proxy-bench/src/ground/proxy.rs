@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use proxy_testkit::agent::{Agent, AgentOptions, Source, find_binary};
+use proxy_testkit::agent::{Agent, AgentOptions, Source};
 use proxy_testkit::cluster::programs::Program;
 use proxy_testkit::process::Process;
-use proxy_testkit::shell;
 
 use super::Ground;
 use super::subject::Subject;
@@ -48,15 +47,13 @@ impl Proxy {
             proxy.start()?;
             return Ok(Some(Self::Theirs(proxy)));
         }
-        if !subject.is_ours() {
+        let Some(xdp) = subject.xdp() else {
             return Ok(None);
-        }
+        };
         // Nothing is measured at sockets, and the hooks would have to be kept from the machine's own processes.
         let mut arguments = vec!["--healthz-bind-address=127.0.0.1:10256".to_owned()];
         arguments.extend_from_slice(sizes);
-        if subject == Subject::Xdp {
-            arguments.push("--xdp=native".to_owned());
-        }
+        arguments.push(format!("--xdp={xdp}"));
         let options =
             AgentOptions { arguments, logs: Some(ground.cluster.folder().to_owned()), ..AgentOptions::default() };
         let pins = format!("pointsman-lab-{}-{}", ground.cluster.lab.id(), node.name);
@@ -124,12 +121,6 @@ impl KubeProxy {
         self.process = Some(Process::start_logging(command, &self.log)?);
         Ok(())
     }
-}
-
-/// Whether the agent can do its work in XDP.
-pub fn has_xdp() -> Result<bool> {
-    let help = shell::run(std::process::Command::new(find_binary()?).args(["run", "--help"]))?;
-    Ok(help.contains("--xdp"))
 }
 
 /// How long a proxy may take until it serves. What takes longer is told as never.

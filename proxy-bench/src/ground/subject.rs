@@ -7,6 +7,8 @@ pub enum Subject {
     Direct,
     /// Pointsman, by tc alone.
     Tc,
+    /// Pointsman by tc alone, which sends on what is for other nodes.
+    TcSendsOn,
     /// Pointsman, with XDP on uplinks.
     Xdp,
     /// kube-proxy in its mode nftables.
@@ -21,6 +23,7 @@ impl Subject {
         match self {
             Self::Direct => "direct",
             Self::Tc => "tc",
+            Self::TcSendsOn => "tc-sends-on",
             Self::Xdp => "xdp",
             Self::Nftables => "kube-proxy-nftables",
             Self::Iptables => "kube-proxy-iptables",
@@ -30,14 +33,19 @@ impl Subject {
     /// kube-proxy's mode, if it is kube-proxy.
     pub const fn mode(self) -> Option<&'static str> {
         match self {
-            Self::Direct | Self::Tc | Self::Xdp => None,
+            Self::Direct | Self::Tc | Self::TcSendsOn | Self::Xdp => None,
             Self::Nftables => Some("nftables"),
             Self::Iptables => Some("iptables"),
         }
     }
 
-    /// Whether it is us.
-    pub const fn is_ours(self) -> bool {
-        matches!(self, Self::Tc | Self::Xdp)
+    /// What `--xdp` it is measured with, if it is us.
+    pub const fn xdp(self) -> Option<&'static str> {
+        match self {
+            Self::Tc => Some("off"),
+            Self::TcSendsOn => Some("tc"),
+            Self::Xdp => Some("native"),
+            Self::Direct | Self::Nftables | Self::Iptables => None,
+        }
     }
 }

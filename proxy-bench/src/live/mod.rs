@@ -38,8 +38,6 @@ const ENDPOINTS: usize = 2;
 
 /// How much is run.
 struct Effort {
-    /// Numbers of Services, growing.
-    sizes: &'static [usize],
     /// How often each rate is measured, and for how long.
     rounds: usize,
     length: Duration,
@@ -49,14 +47,8 @@ struct Effort {
 }
 
 impl Effort {
-    const FULL: Self = Self {
-        sizes: &[10, 1_000, 10_000],
-        rounds: 3,
-        length: Duration::from_millis(600),
-        chunks: 15,
-        packets: 20_000,
-    };
-    const QUICK: Self = Self { sizes: &[10], rounds: 1, length: Duration::from_millis(60), chunks: 1, packets: 2_000 };
+    const FULL: Self = Self { rounds: 3, length: Duration::from_millis(600), chunks: 15, packets: 20_000 };
+    const QUICK: Self = Self { rounds: 1, length: Duration::from_millis(60), chunks: 1, packets: 2_000 };
 }
 
 /// The way of a packet.
@@ -106,14 +98,13 @@ struct Scene {
     proxies: BTreeMap<Subject, Proxy>,
 }
 
-/// Measures everything. `others` are the proxies to measure against; `has_xdp` tells whether the agent knows XDP.
-pub fn run(is_quick: bool, has_xdp: bool, others: &[Subject]) -> Result<Vec<Figure>> {
+/// Measures everything. `others` are the proxies to measure against, `sizes` the numbers of Services, growing.
+pub fn run(is_quick: bool, sizes: &[usize], others: &[Subject]) -> Result<Vec<Figure>> {
     let effort = if is_quick { Effort::QUICK } else { Effort::FULL };
-    let mut subjects = vec![Subject::Direct, Subject::Tc];
-    subjects.extend(has_xdp.then_some(Subject::Xdp));
+    let mut subjects = vec![Subject::Direct, Subject::Tc, Subject::TcSendsOn, Subject::Xdp];
     subjects.extend_from_slice(others);
     let mut scene = Scene::set(&subjects)?;
-    let outcome = scene.measure(&effort);
+    let outcome = scene.measure(&effort, if is_quick { &[10] } else { sizes });
     scene.proxies.clear();
     let mut figures = outcome?;
     compare(&mut figures);
@@ -139,10 +130,10 @@ impl Scene {
         Ok(Self { ground, remote, local, subjects: subjects.to_vec(), proxies })
     }
 
-    fn measure(&mut self, effort: &Effort) -> Result<Vec<Figure>> {
+    fn measure(&mut self, effort: &Effort, sizes: &[usize]) -> Result<Vec<Figure>> {
         let mut figures = Vec::new();
         let mut there = 0;
-        for size in effort.sizes {
+        for size in sizes {
             eprintln!("{size} Services: creating them");
             self.ground.load(there..*size, ENDPOINTS)?;
             there = *size;

@@ -24,10 +24,10 @@ use super::masquerade::allocate;
 use super::parse::{Kind, Parsed, is_sound, parse, parse_at, parse_error};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
 use super::select::{Refusal, is_stranger};
-use super::{Env, Family, Host, Packet, Tuple, Verdict};
+use super::{Env, Family, Host, Packet, Place, Tuple, Verdict};
 use crate::addr::Address;
 use crate::flows::{find, find_fast, is_masquerade_port};
-use crate::maps::{DropReason, Flow, FlowSide, FragmentHook};
+use crate::maps::{DropReason, Flow, FlowSide, FragmentHook, TCP};
 
 /// What routes are found by: the addresses that the node's stack would see.
 #[repr(C, align(8))]
@@ -396,9 +396,31 @@ fn find_way<A: Family, R: Router<A>, P: Packet>(packet: &P, router: &mut R) -> R
     let (Some(src), Some(dst)) = (packet.load::<A>(A::SRC), packet.load::<A>(A::DST)) else {
         return Route::Closed;
     };
-    let proto = locate::<A, P>(packet).proto;
-    router.route(&Way { src, dst, length: packet.length(), proto })
+    let place = locate::<A, P>(packet);
+    let Some(length) = longest::<P>(packet, place) else {
+        return Route::Closed;
+    };
+    router.route(&Way { src, dst, length, proto: place.proto })
 }
+
+/// Bytes of the longest packet that will leave the device: of one that is cut into segments later, that is a segment with its headers.
+#[inline(always)]
+fn longest<P: Packet>(packet: &P, place: Place) -> Option<u32> {
+    let segment = packet.segment();
+    if segment == 0 {
+        return Some(packet.length());
+    }
+    let transport = usize::from(place.next);
+    let header = match place.proto {
+        // The data offset, in words of 4 bytes (RFC 9293 §3.1).
+        TCP => u32::from(packet.load::<u8>(transport + 12)? >> 4) * 4,
+        _ => UDP_HEADER,
+    };
+    Some(u32::from(place.next) + header + segment)
+}
+
+/// Bytes of a UDP header (RFC 768).
+const UDP_HEADER: u32 = 8;
 
 /// How many more hops a packet may take; 0 where there is no header.
 #[inline(always)]

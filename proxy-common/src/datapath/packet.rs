@@ -15,6 +15,12 @@ pub trait Packet: Sized {
     /// Bytes from the IP header on.
     fn length(&self) -> u32;
 
+    /// Bytes of payload in each segment that the packet is cut into later, its headers before each; 0 if it stays whole.
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        0
+    }
+
     /// Copies out a value.
     fn load<T: Pod>(&self, offset: usize) -> Option<T>;
 

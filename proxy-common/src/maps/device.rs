@@ -18,7 +18,7 @@ pub struct Device {
     pub role: u8,
     /// How pods of this node are told from other clients that come in here: a [`DetectLocal`].
     pub detect: u8,
-    /// [`Device::SENDS_ON`].
+    /// [`Device::SENDS_ON`] and [`Device::BY_SOURCE`].
     pub flags: u8,
     /// Always 0.
     pub zero: [u8; 3],
@@ -26,11 +26,13 @@ pub struct Device {
 plain!(Device = 32);
 
 /// How many entries each CPU has of the per-CPU array `hop`: a power of two.
-pub const HOPS: u32 = 1024;
+pub const HOPS: u32 = 4096;
 
 impl Device {
     /// An uplink with an XDP program: packets of clients outside for pods of other nodes, and the replies, are sent on by it.
     pub const SENDS_ON: u8 = 1;
+    /// Beside that: which way packets take from here depends on where they come from, not only on where they go to.
+    pub const BY_SOURCE: u8 = 2;
 }
 
 /// How a device tells that clients which come in by it are pods of this node (kube-proxy's detectLocalMode).

@@ -31,7 +31,7 @@ pub use service_net::{AnswerBudget, SERVICE_NETS, ServiceNet};
 /// Version of all the types in this module together. It names the folder that the maps are pinned under,
 /// so that an agent never adopts a map it would misread. Which maps are the same as in an earlier layout, the agent
 /// says where it lists them (`kernel/spec.rs`).
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// IP protocol number of TCP (RFC 9293).
 pub const TCP: u8 = 6;
