@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use proxy_agent::cli::{Cli, Command, RunArgs};
 use proxy_agent::config::Settings;
+use proxy_common::maps::LAYOUT;
 use serde_json::Value;
 
 fn deploy() -> PathBuf {
@@ -63,6 +64,12 @@ fn every_configuration_is_taken_whole_and_has_the_ports_that_are_probed() -> Res
         // Kubelet asks at the node's address.
         assert!(healthz.ip().is_unspecified(), "{file}: {healthz}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_documented_layout_is_that_of_the_maps() -> Result<()> {
+    assert!(read("../docs/maps.md")?.contains(&format!("(now {LAYOUT})")), "it is {LAYOUT}");
     Ok(())
 }
 

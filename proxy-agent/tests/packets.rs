@@ -166,7 +166,7 @@ impl Executor for TcExecutor {
 impl TcExecutor {
     /// The same, in a namespace where what is for `remote` and for clients outside leaves by `up0`.
     fn load_sending() -> Result<Self> {
-        let mut executor = Self::load(Layer::Uplink)?;
+        let mut executor = Self::load_twice(Layer::Uplink, "sending", 1_000)?.0;
         executor.is_sending = true;
         let masquerade = (Ipv4::new(NODE.0.octets()), Ipv6::new(NODE.1.octets()));
         let up = Device {

@@ -52,7 +52,7 @@ enum Suite {
         rivals: Rivals,
         /// How many Services there are, growing
         #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,1000,10000")]
-        services: Vec<usize>,
+        sizes: Vec<usize>,
     },
     /// What the control plane costs: starts, changes, memory
     Scale {
@@ -126,8 +126,8 @@ fn run(suite: &Suite) -> Result<()> {
     let machine = Machine::look()?;
     let (settings, plots, results) = match suite {
         Suite::Datapath { settings, only } => (settings, None, datapath::run(settings.quick, only)?),
-        Suite::Live { rivals, services } => {
-            let results = live::run(rivals.settings.quick, services, rivals.subjects())?;
+        Suite::Live { rivals, sizes } => {
+            let results = live::run(rivals.settings.quick, sizes, rivals.subjects())?;
             (&rivals.settings, rivals.plots.as_ref(), results)
         }
         Suite::Scale { rivals, sizes } => {

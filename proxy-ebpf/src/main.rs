@@ -1,7 +1,7 @@
 //! The kernel programs: thin hook shells around `proxy_common::datapath`.
 //!
 //! `tc_in_*` run at ingress, `tc_out_*` at egress; `*_eth` on devices with Ethernet headers, `tc_in_port` on those of
-//! them that are ports of a bridge, `tc_in_up` on uplinks that have `xdp_up` before it, `*_l3` on devices without such headers
+//! them that are ports of a bridge, `tc_in_up` on uplinks that send packets on, with or without `xdp_up` before it, `*_l3` on devices without such headers
 //! (tun, WireGuard, IP tunnels). Each reads the protocol, calls the core and turns its verdict into an action. Whatever is not
 //! ours goes on to the next program (TCX_NEXT, TC_ACT_UNSPEC), never past it.
 //!

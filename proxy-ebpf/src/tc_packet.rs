@@ -208,42 +208,38 @@ fn bounds(ctx: &TcContext) -> (usize, usize) {
     }
 }
 
+/// Where both Ethernet addresses stand, the destination's first.
+#[inline(always)]
+fn ethernet(ctx: &TcContext) -> Option<*mut [[u8; 6]; 2]> {
+    value_at(bounds(ctx), 0, 0)
+}
+
 /// Overwrites the Ethernet destination.
 #[inline(always)]
 pub fn set_destination(ctx: &TcContext, address: [u8; 6]) -> Option<()> {
-    let (start, end) = bounds(ctx);
-    if start + crate::ETHERNET > end {
-        return None;
-    }
-    // SAFETY: the packet has a whole Ethernet header, as compared above.
-    unsafe { (start as *mut [u8; 6]).write_unaligned(address) };
+    let addresses = ethernet(ctx)?;
+    // SAFETY: `ethernet` has compared their end with the packet's.
+    unsafe { addresses.cast::<[u8; 6]>().write_unaligned(address) };
     Some(())
 }
 
 /// Overwrites both Ethernet addresses.
 #[inline(always)]
 pub fn set_ethernet(ctx: &TcContext, destination: [u8; 6], source: [u8; 6]) -> Option<()> {
-    let (start, end) = bounds(ctx);
-    if start + crate::ETHERNET > end {
-        return None;
-    }
-    // SAFETY: the packet has a whole Ethernet header, as compared above.
-    unsafe { (start as *mut [[u8; 6]; 2]).write_unaligned([destination, source]) };
+    let addresses = ethernet(ctx)?;
+    // SAFETY: as above.
+    unsafe { addresses.write_unaligned([destination, source]) };
     Some(())
 }
 
 /// Exchanges the Ethernet addresses, so that the packet goes back to who sent it.
 #[inline(always)]
 pub fn swap_ethernet(ctx: &TcContext) -> Option<()> {
-    let (start, end) = bounds(ctx);
-    if start + crate::ETHERNET > end {
-        return None;
-    }
-    let addresses = start as *mut [[u8; 6]; 2];
-    // SAFETY: the packet has a whole Ethernet header, as compared above.
+    let addresses = ethernet(ctx)?;
+    // SAFETY: as above.
     unsafe {
-        let [destination, source] = *addresses;
-        *addresses = [source, destination];
+        let [destination, source] = addresses.read_unaligned();
+        addresses.write_unaligned([source, destination]);
     }
     Some(())
 }

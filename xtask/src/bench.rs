@@ -37,7 +37,7 @@ enum Suite {
         rivals: Rivals,
         /// How many Services there are, growing [default: 10,1000,10000]
         #[arg(long, value_name = "N,...")]
-        services: Option<String>,
+        sizes: Option<String>,
     },
     /// The control plane: starts, one endpoint changed, 1,000 changes a second, memory
     Scale {
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             setup::ensure(Needs::Kernel)?;
             start(&build()?, "datapath", common, &Extras { only: only.as_deref(), ..Extras::default() })
         }
-        Some(Suite::Live { rivals, services }) => several(&[("live", rivals, services.as_deref())]),
+        Some(Suite::Live { rivals, sizes }) => several(&[("live", rivals, sizes.as_deref())]),
         Some(Suite::Scale { rivals, sizes }) => several(&[("scale", rivals, sizes.as_deref())]),
         None => several(&all),
     }
@@ -146,7 +146,7 @@ fn start(bench: &Path, suite: &str, common: &Common, extras: &Extras<'_>) -> Res
         command.arg("--plots").arg(folder);
     }
     if let Some(sizes) = extras.sizes {
-        command.args([if suite == "live" { "--services" } else { "--sizes" }, sizes]);
+        command.args(["--sizes", sizes]);
     }
     if let Some(only) = extras.only {
         command.args(["--only", only]);

@@ -283,3 +283,32 @@ fn default_routes(family: Family, message: &RouteMessage) -> Vec<DefaultRoute> {
     }
     devices.into_iter().map(|ifindex| DefaultRoute { family, metric, ifindex }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    #[test]
+    fn routes_that_depend_on_who_sends() {
+        let hops = |count| RouteAttribute::MultiPath(vec![RouteNextHop::default(); count]);
+        for (attribute, source, is_by) in [
+            (RouteAttribute::Oif(2), 0, false),
+            (RouteAttribute::Oif(2), 64, true),
+            (hops(1), 0, false),
+            (hops(2), 0, true),
+            (RouteAttribute::NhId(7), 0, true),
+        ] {
+            let mut message = RouteMessage::default();
+            message.header.kind = RouteType::Unicast;
+            message.header.source_prefix_length = source;
+            let what = format!("{attribute:?}, {source}");
+            message.attributes = vec![attribute];
+            assert_eq!(is_by_source(&message), is_by, "{what}");
+        }
+        let mut nowhere = RouteMessage::default();
+        nowhere.header.kind = RouteType::BlackHole;
+        assert!(!is_by_source(&nowhere));
+    }
+}

@@ -1,8 +1,8 @@
 //! The rule that says which devices send packets of clients outside on, past the stack, and which of them by XDP.
 //!
-//! Uplinks with Ethernet headers send on, but for overlays. XDP is for those that frames really come in by: hardware, bonds,
-//! and with a mode that is not `auto` the other end of a pair or a tap. What comes in by a VLAN or by a bridge has come in by another
-//! device before: tc sends it on. What comes in by a port of a bridge belongs to the bridge.
+//! Uplinks with Ethernet headers that frames really come in by: hardware, bonds, the other end of a pair or a tap. With `auto` XDP is
+//! for hardware alone. What comes in by a VLAN, a tunnel or an overlay has come in by another device before; what comes in by a
+//! port of a bridge belongs to the bridge.
 
 use proxy_common::maps::DeviceRole;
 
@@ -16,7 +16,7 @@ pub enum XdpMode {
     Off,
     /// tc alone, which sends on what is for other nodes.
     Tc,
-    /// XDP on hardware whose driver can do it, tc alone on other uplinks.
+    /// XDP on hardware whose driver can do it, tc alone on others.
     Auto,
     /// XDP on all uplinks whose drivers can do it, those between network namespaces among them; tc alone on others.
     Native,
@@ -45,16 +45,19 @@ pub(super) enum Sender {
 /// Applies the rule to a device.
 pub(super) fn sender(mode: XdpMode, class: Class, link: &Link) -> Option<Sender> {
     let is_port = link.port_of.as_deref().is_some_and(|kind| kind != "vrf");
-    if mode == XdpMode::Off || class.role != DeviceRole::Uplink || class.layer != Layer::Ethernet || is_port {
+    if class.role != DeviceRole::Uplink || class.layer != Layer::Ethernet || is_port {
         return None;
     }
-    match (mode, link.kind.as_deref()) {
-        (XdpMode::Auto | XdpMode::Native, None) | (XdpMode::Native, Some("bond" | "veth" | "tun")) => {
-            Some(Sender::Xdp(Xdp::Native))
-        }
-        (XdpMode::Generic, None | Some("bond" | "veth" | "tun")) => Some(Sender::Xdp(Xdp::Generic)),
-        (_, None | Some("bond" | "veth" | "tun" | "vlan" | "bridge" | "macvlan")) => Some(Sender::Tc),
-        _ => None,
+    let kind = link.kind.as_deref();
+    if !matches!(kind, None | Some("bond" | "veth" | "tun")) {
+        return None;
+    }
+    match mode {
+        XdpMode::Off => None,
+        XdpMode::Auto if kind.is_some() => Some(Sender::Tc),
+        XdpMode::Tc => Some(Sender::Tc),
+        XdpMode::Auto | XdpMode::Native => Some(Sender::Xdp(Xdp::Native)),
+        XdpMode::Generic => Some(Sender::Xdp(Xdp::Generic)),
     }
 }
 
@@ -73,9 +76,9 @@ mod tests {
             (Uplink, Layer::Ethernet, None, Some("bridge"), [None; 5]),
             (Uplink, Layer::Ethernet, Some("bond"), None, [None, tc, tc, native, generic]),
             (Uplink, Layer::Ethernet, Some("veth"), None, [None, tc, tc, native, generic]),
-            (Uplink, Layer::Ethernet, Some("vlan"), None, [None, tc, tc, tc, tc]),
+            (Uplink, Layer::Ethernet, Some("vlan"), None, [None; 5]),
             (Uplink, Layer::Ethernet, Some("vxlan"), None, [None; 5]),
-            (Uplink, Layer::Ethernet, Some("bridge"), None, [None, tc, tc, tc, tc]),
+            (Uplink, Layer::Ethernet, Some("bridge"), None, [None; 5]),
             (Uplink, Layer::Ip, Some("wireguard"), None, [None; 5]),
             (Pod, Layer::Ethernet, Some("veth"), None, [None; 5]),
             (Pod, Layer::BridgePort, Some("veth"), Some("bridge"), [None; 5]),

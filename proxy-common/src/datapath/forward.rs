@@ -21,7 +21,7 @@ use super::flow;
 use super::fragment::{is_noted, note};
 use super::ingress::{has_ended, may_end, open_flow};
 use super::masquerade::allocate;
-use super::parse::{Kind, Parsed, is_sound, parse, parse_at, parse_error};
+use super::parse::{Kind, Parsed, UDP_HEADER, is_sound, parse, parse_at, parse_error, tcp_header};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
 use super::select::{Refusal, is_stranger};
 use super::{Env, Family, Host, Packet, Place, Tuple, Verdict};
@@ -397,30 +397,22 @@ fn find_way<A: Family, R: Router<A>, P: Packet>(packet: &P, router: &mut R) -> R
         return Route::Closed;
     };
     let place = locate::<A, P>(packet);
-    let Some(length) = longest::<P>(packet, place) else {
-        return Route::Closed;
-    };
-    router.route(&Way { src, dst, length, proto: place.proto })
+    router.route(&Way { src, dst, length: longest(packet, place), proto: place.proto })
 }
 
 /// Bytes of the longest packet that will leave the device: of one that is cut into segments later, that is a segment with its headers.
 #[inline(always)]
-fn longest<P: Packet>(packet: &P, place: Place) -> Option<u32> {
+fn longest<P: Packet>(packet: &P, place: Place) -> u32 {
     let segment = packet.segment();
     if segment == 0 {
-        return Some(packet.length());
+        return packet.length();
     }
-    let transport = usize::from(place.next);
     let header = match place.proto {
-        // The data offset, in words of 4 bytes (RFC 9293 §3.1).
-        TCP => u32::from(packet.load::<u8>(transport + 12)? >> 4) * 4,
-        _ => UDP_HEADER,
+        TCP => tcp_header(packet, usize::from(place.next)),
+        _ => UDP_HEADER as u32,
     };
-    Some(u32::from(place.next) + header + segment)
+    u32::from(place.next) + header + segment
 }
-
-/// Bytes of a UDP header (RFC 768).
-const UDP_HEADER: u32 = 8;
 
 /// How many more hops a packet may take; 0 where there is no header.
 #[inline(always)]

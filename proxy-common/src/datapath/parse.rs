@@ -276,5 +276,8 @@ pub(super) fn tcp_header<P: Packet>(packet: &P, at: usize) -> u32 {
     packet.load::<[u8; 2]>(at + 12).map_or(0, |[offset, _]| u32::from(offset >> 4) * 4)
 }
 
+/// Bytes in a UDP header (RFC 768).
+pub(super) const UDP_HEADER: usize = 8;
+
 /// Bytes in an ICMP header of either family.
 pub(super) const ICMP_HEADER: usize = 8;

@@ -5,7 +5,7 @@
 
 use super::checksum::Delta;
 use super::family::{Part, locate};
-use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, parse_at, tcp_header};
+use super::parse::{ICMP_HEADER, Kind, Parsed, TcpFlags, UDP_HEADER, parse_at, tcp_header};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM};
 use super::{Env, Family, Packet, Tuple, Verdict, crc32c};
 use crate::addr::Address;
@@ -15,8 +15,6 @@ use crate::maps::{DropReason, SCTP, TCP};
 const TCP_HEADER: usize = 20;
 /// Bytes in an SCTP header and an ABORT chunk without a cause.
 const SCTP_ABORT: usize = 16;
-/// Bytes in a UDP header.
-const UDP_HEADER: usize = 8;
 /// Most 32-bit words that an ICMP error quotes here: an IPv4 header with all its options, and 8 bytes.
 const QUOTED_WORDS: usize = (60 + UDP_HEADER) / 4;
 

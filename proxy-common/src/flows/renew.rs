@@ -20,8 +20,7 @@ pub(super) fn renew<A: Shared>(old: &Found<'_, A>, new: &NewFlow<A>) -> bool {
     let (set, way) = (old.set(), old.way());
     let (port, flags) = old.masquerade_port();
     let [_, backend_port] = old.inner_ports();
-    let is_closed = old.word.state & FlowState::RESET != 0 || old.word.state & FlowState::CLOSED == FlowState::CLOSED;
-    if !is_closed
+    if !FlowState::is_over(old.word.state)
         || port == [0; 2]
         || flags != new.flags
         || backend_port != new.backend_port

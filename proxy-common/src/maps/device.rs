@@ -29,7 +29,7 @@ plain!(Device = 32);
 pub const HOPS: u32 = 4096;
 
 impl Device {
-    /// An uplink with an XDP program: packets of clients outside for pods of other nodes, and the replies, are sent on by it.
+    /// An uplink that packets of clients outside for pods of other nodes, and the replies, are sent on by, past the stack.
     pub const SENDS_ON: u8 = 1;
     /// Beside that: which way packets take from here depends on where they come from, not only on where they go to.
     pub const BY_SOURCE: u8 = 2;

@@ -223,6 +223,12 @@ impl FlowState {
     pub const CLOSED: u8 = Self::CLIENT_FIN | Self::BACKEND_FIN;
     /// Closing or closed: the next SYN begins a new connection.
     pub const CLOSING: u8 = Self::CLOSED | Self::RESET;
+
+    /// Whether both ends are done with it.
+    #[inline(always)]
+    pub const fn is_over(state: u8) -> bool {
+        state & Self::RESET != 0 || state & Self::CLOSED == Self::CLOSED
+    }
 }
 
 /// Value of the array `flow_config`, which has one entry: what programs and agent have to agree upon about the table.
@@ -384,7 +390,7 @@ const fn life(way: FlowWay) -> FlowLife {
         UDP => FlowState::ANSWERED,
         _ => return FlowLife::Free,
     };
-    if way.state & FlowState::RESET != 0 || way.state & FlowState::CLOSED == FlowState::CLOSED {
+    if FlowState::is_over(way.state) {
         FlowLife::Closed
     } else if way.state & proof == 0 {
         FlowLife::HalfOpen

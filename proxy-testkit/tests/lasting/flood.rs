@@ -109,8 +109,7 @@ fn a_syn_flood_ends_no_connection_and_new_ones_succeed() {
         .node_port(WHO_PORT)
         .backends([&n1.b, &n2.a]);
     let _published = lab.publish(&service).unwrap();
-    let capacity = |map: &str| metrics::value(&n1.host, &format!("pointsman_map_capacity{{map=\"{map}\"}}"));
-    assert_eq!(capacity("flow_v4"), f64::from(FLOWS / 4 * 7));
+    assert_eq!(metrics::capacity(&n1.host, "flow_v4"), f64::from(FLOWS / 4 * 7));
 
     let hold = |family| {
         let open = || (0..HELD).map(|_| client::connect(n1.host.at(family, ECHO_PORT))).collect::<Result<Vec<_>, _>>();

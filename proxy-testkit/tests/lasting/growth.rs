@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use proxy_testkit::client;
-use proxy_testkit::lab::{Family, Host, Protocol, eventually};
+use proxy_testkit::lab::{Family, Protocol, eventually};
 use proxy_testkit::manifest::{Published, Service};
 use proxy_testkit::server::WHO;
 
@@ -19,7 +19,7 @@ fn maps_that_fill_grow_by_themselves_and_traffic_goes_on() {
     let lab = alone(|| lab(&["--initial-entries", "16"]));
     let _published = [&two([&lab.node1.b, &lab.node2.a]), &one(&lab)].map(|service| lab.publish(service).unwrap());
     let node = &lab.node1.host;
-    let capacity = |map: &str| metrics::value(node, &format!("pointsman_map_capacity{{map=\"{map}\"}}"));
+    let capacity = |map| metrics::capacity(node, map);
     assert_eq!(capacity("frontend_v4"), 16.0);
     let running = traffic(&lab);
     // Written together, or as fast as that goes: the maps grow to what is needed, in one step or a few.
@@ -53,8 +53,7 @@ fn a_map_grows_for_tables_by_which_nodes_agree() {
     let lab = alone(|| lab(&["--initial-entries", "64"]));
     let (n1, n2) = (&lab.node1, &lab.node2);
     let _published = [&two([&n1.b, &n2.a]), &one(&lab)].map(|service| lab.publish(service).unwrap());
-    let capacity = |node: &Host, map: &str| metrics::value(node, &format!("pointsman_map_capacity{{map=\"{map}\"}}"));
-    let before = capacity(&n1.host, "slot_v4");
+    let before = metrics::capacity(&n1.host, "slot_v4");
     let running = traffic(&lab);
     let agreed = Service::new("agreed", 119)
         .port(Protocol::Udp, UDP, WHO)
@@ -66,7 +65,7 @@ fn a_map_grows_for_tables_by_which_nodes_agree() {
     for (node, agent) in lab.nodes().into_iter().zip(lab.agents()) {
         for map in ["slot_v4", "slot_v6"] {
             eventually(Duration::from_secs(20), || {
-                let now = capacity(&node.host, map);
+                let now = metrics::capacity(&node.host, map);
                 ensure!(now > before && now >= 1_024.0, "{map} of {} has {now} entries, had {before}", node.host.name);
                 Ok(())
             })
@@ -103,7 +102,7 @@ fn at_the_ceiling_a_service_keeps_its_former_state_and_the_agent_says_so() {
         .map(|service| lab.publish(&service.backends([&lab.node1.c])).unwrap())
         .collect();
     assert_eq!(metrics::value(node, "pointsman_map_entries{map=\"frontend_v4\"}"), 32.0);
-    assert_eq!(metrics::value(node, "pointsman_map_capacity{map=\"frontend_v4\"}"), 32.0);
+    assert_eq!(metrics::capacity(node, "frontend_v4"), 32.0);
 
     // With a port of every node, and another backend: for the former there is no room.
     let larger = Service::new("former", 99).port(Protocol::Tcp, TCP, WHO).node_port(30085).backends([&lab.node2.a]);

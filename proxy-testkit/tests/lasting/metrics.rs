@@ -27,6 +27,11 @@ pub fn incidents(node: &Host) -> Vec<String> {
     body.lines().filter(is_one).map(str::to_owned).collect()
 }
 
+/// How many entries a map has room for.
+pub fn capacity(node: &Host, map: &str) -> f64 {
+    value(node, &format!("pointsman_map_capacity{{map=\"{map}\"}}"))
+}
+
 /// The value of a metric, by its name and its labels as they are written.
 pub fn value(node: &Host, series: &str) -> f64 {
     let (_, body) = get(node, 10249, "/metrics");
