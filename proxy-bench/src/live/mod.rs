@@ -230,7 +230,8 @@ fn figure(
 fn compare(figures: &mut [Figure]) {
     let known: Vec<_> = figures.iter().map(|it| (it.case, it.subject, it.unit, it.median)).collect();
     for figure in figures.iter_mut() {
-        let Some(own) = figure.median else { continue };
+        // A cost of 0 is one that the noise has swallowed: it is no ratio.
+        let Some(own) = figure.median.filter(|own| *own > 0.0) else { continue };
         let others =
             if figure.unit == "ns of CPU" { &[Subject::Nftables, Subject::Direct][..] } else { &[Subject::Direct] };
         for other in others.iter().filter(|other| other.name() != figure.subject) {
