@@ -15,7 +15,7 @@ use crate::sockets::{connect_from, connect_udp_from, reset_on_drop};
 const WHO_PORT: u16 = 30061;
 const ECHO_PORT: u16 = 30062;
 /// The client's port of the connection that is closed and opened again.
-const OWN_PORT: u16 = 41_000;
+const OWN_PORT: u16 = 61_000;
 
 fn leaving(number: u8) -> Service {
     Service::new("leaving", number)

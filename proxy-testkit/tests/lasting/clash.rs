@@ -17,7 +17,7 @@ const TCP_PORTS: [u16; 2] = [30063, 30064];
 const UDP_PORTS: [u16; 2] = [30065, 30066];
 /// What the backend listens on, and the client's port.
 const TARGET: u16 = 9_160;
-const OWN_PORT: u16 = 41_001;
+const OWN_PORT: u16 = 61_001;
 
 fn services(backend: &Host) -> [Service; 2] {
     [0, 1].map(|number| {

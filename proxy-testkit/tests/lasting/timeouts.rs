@@ -92,7 +92,7 @@ fn begin_all(lab: &Lab, family: Family, service: &Service, kept: &mut Kept) -> B
     let (n1, n2, client) = (&lab.node1, &lab.node2, &lab.client);
     let pod = &n1.c;
     let mut wanted = BTreeMap::new();
-    let mut own = 43_000;
+    let mut own = 61_100;
     let mut at = |host: &Host, state| {
         own += 1;
         wanted.insert(host.at(family, own), state);
@@ -140,7 +140,7 @@ fn begin_all(lab: &Lab, family: Family, service: &Service, kept: &mut Kept) -> B
     let syn = at(pod, "opening");
     let to = Service::new("nowhere", 122).at(family, NOWHERE);
     pod.inside(|| RawSender::new(family)?.send(&tcp(syn, to, "S", b""), to)).unwrap();
-    let (unheard, to) = (stranger(family, 43_900), n1.host.at(family, SYN_PORT));
+    let (unheard, to) = (stranger(family, 61_190), n1.host.at(family, SYN_PORT));
     client.inside(|| RawSender::new(family)?.send(&tcp(unheard, to, "S", b""), to)).unwrap();
     // SCTP: an INIT, and another that the backend answers, after which there is data.
     let to = Service::new("sctp", 121).at(family, SCTP);
