@@ -10,7 +10,7 @@ use crate::model::ServicePort;
 /// The Service port that something belongs to, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Owner {
-    /// `default/web:http`, or `#12` where the maps have no name for id 12.
+    /// `default/web:http`, `#12` where the maps have no name for id 12, `-` for what is of no Service.
     pub service: String,
     /// `metadata.namespace`; empty where the maps have no name.
     pub namespace: String,
@@ -55,7 +55,7 @@ impl Names {
     pub(super) fn owner(&self, id: u32) -> Option<Owner> {
         let Some(Some(port)) = self.ports.get(&id) else {
             return (!self.is_filtered()).then(|| Owner {
-                service: format!("#{id}"),
+                service: if id == 0 { "-".to_owned() } else { format!("#{id}") },
                 namespace: String::new(),
                 name: String::new(),
                 port_name: String::new(),

@@ -17,12 +17,21 @@ pub(super) enum Opening {
 }
 const _: () = assert!(size_of::<Opening>() == size_of::<DropReason>());
 
-/// Looks for a frontend, chooses a backend, stores the flow. `flow` has what the packet says.
+/// Looks for a frontend, chooses a backend, stores the flow. `flow` has what the packet says; `is_first`: whether that may be
+/// the first of its connection.
+///
+/// A client that talks to a backend past its Service may do so from a port of which a flow leads to the same backend already: to the client
+/// these are two connections. The backend has to see two ports, so the one past the Service is a flow of no Service.
 #[inline(always)]
-pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Opening {
+pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>, is_first: bool) -> Opening {
     // First, as most packets that come here are for no frontend.
-    if let Err(refusal) = choose(env, flow) {
-        return Opening::Refused(refusal);
+    match choose(env, flow) {
+        Ok(()) => {}
+        Err(Refusal::NoFrontend) if is_first && is_taken(env, flow) => {
+            (flow.backend, flow.backend_port) = (flow.frontend, flow.frontend_port);
+            flow.service = Flow::<A>::OF_NO_SERVICE;
+        }
+        Err(refusal) => return Opening::Refused(refusal),
     }
     if env.is_held(flow.now) {
         return Opening::Held;
@@ -70,6 +79,16 @@ fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<()
         flow.flags = Flow::<A>::MASQUERADE | if is_sent_on { Flow::<A>::SENT_ON } else { 0 };
     }
     Ok(())
+}
+
+/// Whether a flow has on the backend's side what a packet for no frontend has; or there is a flow for it already, which was made
+/// for that reason.
+#[inline(never)]
+fn is_taken<A: Family, E: Env<A>>(env: &E, flow: &NewFlow<A>) -> bool {
+    let flows = env.flows();
+    let key = flow.key(FlowSide::Client);
+    find(&flows, &key, FlowSide::Stack).is_some()
+        || find(&flows, &key, FlowSide::Client).is_some_and(|found| found.service() == Flow::<A>::OF_NO_SERVICE)
 }
 
 /// Stores a flow, in place of one of the same addresses that has ended.

@@ -117,7 +117,7 @@ fn has_tuple<A: Family, P: Packet>(packet: &P, tuple: &mut Tuple<A>) -> bool {
 #[inline(always)]
 fn undo_dnat<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
     let flows = env.flows();
-    let Some(found) = find_fast(&flows, &parsed.tuple.as_reply(), FlowSide::Stack) else {
+    let Ok(found) = find_fast(&flows, &parsed.tuple.as_reply(), FlowSide::Stack) else {
         return false;
     };
     let service = found.service();

@@ -19,14 +19,14 @@ use super::checksum::Delta;
 use super::family::{Part, locate};
 use super::flow;
 use super::fragment::{is_noted, note};
-use super::ingress::{has_ended, may_end, open_flow};
+use super::ingress::{has_ended, is_bystander, may_end, open_flow};
 use super::masquerade::allocate;
 use super::parse::{Kind, Parsed, UDP_HEADER, is_sound, parse, parse_at, parse_error, tcp_header};
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
-use super::select::{Refusal, is_stranger};
+use super::select::Refusal;
 use super::{Env, Family, Host, Packet, Place, Tuple, Verdict};
 use crate::addr::Address;
-use crate::flows::{find, find_fast, is_masquerade_port};
+use crate::flows::{Missing, find, find_fast, is_masquerade_port};
 use crate::maps::{DropReason, Flow, FlowSide, FragmentHook, TCP};
 
 /// What routes are found by: the addresses that the node's stack would see.
@@ -206,8 +206,12 @@ fn follow<A: Family, E: Env<A>, R: Router<A>>(
     to: &mut Tuple<A>,
 ) -> Swift {
     let flows = env.flows();
-    let Some(found) = find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
-        return reply(env, router, parsed, length, is_common, hops, to);
+    let found = match find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) {
+        Ok(found) => found,
+        Err(missing) => {
+            let done = reply(env, router, parsed, length, is_common, hops, to);
+            return done.unwrap_or_else(|| begins(env, parsed, missing));
+        }
     };
     let now = env.now();
     to.dst = found.backend();
@@ -238,7 +242,7 @@ fn follow<A: Family, E: Env<A>, R: Router<A>>(
     done
 }
 
-/// The same for a packet that is no request of a flow: it may be a reply to the address that one was masqueraded to.
+/// The same for a packet that is no request of a flow: it may be a reply to the address that one was masqueraded to. `None`: nor that.
 #[inline(always)]
 fn reply<A: Family, E: Env<A>, R: Router<A>>(
     env: &mut E,
@@ -248,14 +252,12 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
     is_common: bool,
     hops: u8,
     to: &mut Tuple<A>,
-) -> Swift {
+) -> Option<Swift> {
     if !is_masquerade_port(parsed.tuple.dst_port) {
-        return begins(env, &parsed.tuple);
+        return None;
     }
     let flows = env.flows();
-    let Some(found) = find(&flows, &parsed.tuple.as_reply(), FlowSide::Masquerade) else {
-        return begins(env, &parsed.tuple);
-    };
+    let found = find(&flows, &parsed.tuple.as_reply(), FlowSide::Masquerade)?;
     let (_, flags) = found.masquerade_port();
     let is_sent_on = flags & Flow::<A>::SENT_ON != 0;
     let service = found.service();
@@ -267,7 +269,7 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
         [to.dst_port, _] = found.inner_ports();
     }
     if !is_common || !found.is_whole() {
-        return Swift::Left;
+        return Some(Swift::Left);
     }
     let way = Way { src: parsed.tuple.src, dst: to.dst, length, proto: parsed.tuple.proto };
     let done = leave(router, is_sent_on, hops, &way);
@@ -279,13 +281,13 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
             counters.reply_bytes += u64::from(length);
         });
     }
-    done
+    Some(done)
 }
 
-/// What becomes of a packet of no flow: it may begin one, unless it is surely for no frontend.
+/// What becomes of a packet of no flow: it may begin one, unless it surely passes as it is.
 #[inline(always)]
-fn begins<A: Family, E: Env<A>>(env: &E, tuple: &Tuple<A>) -> Swift {
-    if is_stranger(env, tuple) { Swift::NotOurs } else { Swift::Begin }
+fn begins<A: Family, E: Env<A>>(env: &E, parsed: &Parsed<A>, missing: Missing) -> Swift {
+    if is_bystander(env, parsed, missing) { Swift::NotOurs } else { Swift::Begin }
 }
 
 /// Where a packet of a flow goes.

@@ -9,8 +9,8 @@ use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
 use super::select::{Refusal, is_stranger};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::flows::{FlowMemory, Found, NewFlow, find, find_fast, is_ending, is_masquerade_port};
-use crate::maps::{DropReason, FlowSide, FragmentHook};
+use crate::flows::{FlowMemory, Found, Missing, NewFlow, find, find_fast, is_ending, is_masquerade_port};
+use crate::maps::{DropReason, Flow, FlowSide, FragmentHook};
 
 /// Translates a packet that comes in: undoes the masquerade of a reply, or sends a request to a backend.
 #[inline(always)]
@@ -117,10 +117,12 @@ fn is_awkward_reply<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) ->
     is_reply
 }
 
-/// Whether a packet with these addresses is a reply of a flow that is there.
+/// Whether a packet with these addresses is a reply of a flow whose requests went through the stack: not of one past all Services, whose
+/// requests the bridge has handed over as well.
 #[inline(always)]
 fn is_flow_reply<A: Family, E: Env<A>>(env: &E, tuple: &Tuple<A>) -> bool {
-    find(&env.flows(), &tuple.as_reply(), FlowSide::Stack).is_some_and(|found| found.is_whole())
+    find(&env.flows(), &tuple.as_reply(), FlowSide::Stack)
+        .is_some_and(|found| found.service() != Flow::<A>::OF_NO_SERVICE && found.is_whole())
 }
 
 /// TCP and UDP packets of a flow that is there; the others are [`Step::Slow`].
@@ -130,10 +132,14 @@ fn translate<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> St
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
+    let followed = follow(env, &parsed, packet.length(), &mut to);
+    let Err(missing) = followed else {
+        return Step::Done(rewrite(packet, &parsed, &to));
+    };
+    if undo_masquerade(env, &parsed, &mut to) {
         return Step::Done(rewrite(packet, &parsed, &to));
     }
-    if is_stranger(env, &parsed.tuple) { Step::Done(Verdict::Pass) } else { Step::Slow }
+    if is_bystander(env, &parsed, missing) { Step::Done(Verdict::Pass) } else { Step::Slow }
 }
 
 /// The same for first fragments, and packets with extension headers.
@@ -144,7 +150,7 @@ fn translate_awkward<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut 
         return Step::Other;
     };
     let mut to = parsed.tuple;
-    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
+    if follow(env, &parsed, packet.length(), &mut to).is_ok() || undo_masquerade(env, &parsed, &mut to) {
         note(env, place, &parsed.tuple, &to, FragmentHook::Ingress);
         recall(packet, place, &parsed.tuple);
         return Step::Done(rewrite(packet, &parsed, &to));
@@ -159,7 +165,7 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
         return Verdict::Pass;
     };
     let mut to = parsed.tuple;
-    if follow(env, &parsed, packet.length(), &mut to) || undo_masquerade(env, &parsed, &mut to) {
+    if follow(env, &parsed, packet.length(), &mut to).is_ok() || undo_masquerade(env, &parsed, &mut to) {
         return rewrite_error(packet, &parsed, &to);
     }
     Verdict::Pass
@@ -171,19 +177,25 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 #[inline(never)]
 pub(super) fn open_flow<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, place: Place) -> Opening {
     let mut flow = NewFlow::default();
-    if !is_described::<A, P>(packet, place, env.now(), &mut flow) {
-        return Opening::Refused(Refusal::NoFrontend);
+    match described::<A, P>(packet, place, env.now(), &mut flow) {
+        Some(is_first) => open(env, &mut flow, is_first),
+        None => Opening::Refused(Refusal::NoFrontend),
     }
-    open(env, &mut flow)
 }
 
+/// Whether it may be the first of its connection. `None` where it is no packet that could open a flow.
 #[inline(never)]
-fn is_described<A: Family, P: Packet>(packet: &P, place: Place, now: u32, flow: &mut NewFlow<A>) -> bool {
-    let Some(parsed) = parse_at::<A, P>(packet, place) else {
-        return false;
-    };
+fn described<A: Family, P: Packet>(packet: &P, place: Place, now: u32, flow: &mut NewFlow<A>) -> Option<bool> {
+    let parsed = parse_at::<A, P>(packet, place)?;
     describe(&parsed.tuple, now, flow);
-    true
+    Some(may_end(&parsed))
+}
+
+/// Whether a packet of no flow surely passes as it is: it is for no frontend, and none of another flow of the same client port,
+/// whose addresses it might share (see [`open`]).
+#[inline(always)]
+pub(super) fn is_bystander<A: Family, E: Env<A>>(env: &E, parsed: &Parsed<A>, missing: Missing) -> bool {
+    is_stranger(env, &parsed.tuple) && !(missing == Missing::Alike && may_end(parsed))
 }
 
 /// A reply from a backend to the address that its flow was masqueraded to. False where there is no such flow.
@@ -207,27 +219,30 @@ fn undo_masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, to: &m
     true
 }
 
-/// A packet of a flow that is there. False where there is none or it is over: the packet begins a new one.
+/// A packet of a flow that is there. Where there is none, or it is over, the packet may begin a new one.
 #[inline(always)]
-fn follow<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, length: u32, to: &mut Tuple<A>) -> bool {
+fn follow<A: Family, E: Env<A>>(
+    env: &mut E,
+    parsed: &Parsed<A>,
+    length: u32,
+    to: &mut Tuple<A>,
+) -> Result<(), Missing> {
     let flows = env.flows();
-    let Some(found) = find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
-        return false;
-    };
+    let found = find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client)?;
     let now = env.now();
     let service = found.service();
     to.dst = found.backend();
     [to.src_port, to.dst_port] = found.inner_ports();
     if may_end(parsed) && has_ended::<A, E>(env, &flows, &found, now) || !found.is_whole() {
         *to = parsed.tuple;
-        return false;
+        return Err(Missing::Alike);
     }
     found.touch(now, flow::client_state(parsed, found.word.state));
     env.count(service, |counters| {
         counters.packets += 1;
         counters.bytes += u64::from(length);
     });
-    true
+    Ok(())
 }
 
 /// Whether a packet may find that its flow has ended.

@@ -34,29 +34,44 @@ pub fn find<'a, A: Shared>(flows: &'a impl FlowMemory<A>, key: &FlowKey<A>, side
     Found::numbered(flows, flows.search(key, side))
 }
 
+/// Why [`find_fast`] found no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// There is none with the near side's address and port.
+    Nobody,
+    /// There may be others with them.
+    Alike,
+}
+
 /// [`find`] for the common packet: nearly always without a call, which costs as much as all else.
 ///
 /// The set where a key belongs says nearly always all by itself, in its first entry with the right label or by having none.
+///
+/// # Errors
+/// If there is none, and what was seen of others.
 #[inline(always)]
 pub fn find_fast<'a, A: Shared>(
     flows: &'a impl FlowMemory<A>,
     key: &FlowKey<A>,
     side: FlowSide,
-) -> Option<Found<'a, A>> {
+) -> Result<Found<'a, A>, Missing> {
     let home = home_of(flows, key, side);
-    let set = flows.set(home.set)?;
+    let Some(set) = flows.set(home.set) else {
+        return Err(Missing::Nobody);
+    };
     let ways = labelled(set, label(home, key.protocol, side));
     if ways != 0 {
         let way = lowest(ways);
         let word = set.way(way);
         let (differs, sequence) = compare(anew(key), side as u32, set, way);
         if differs == 0 {
-            return Some(Found { set, place: home.set * 8 + way, word, sequence });
+            return Ok(Found { set, place: home.set * 8 + way, word, sequence });
         }
     } else if reach(set) == 0 {
-        return None;
+        return Err(Missing::Nobody);
     }
-    Found::numbered(flows, flows.search(key, side))
+    let number = flows.search(key, side);
+    Found::numbered(flows, number).ok_or(if number == NOBODY { Missing::Nobody } else { Missing::Alike })
 }
 
 /// In how many of the sets that follow there may be entries that belong into this one.

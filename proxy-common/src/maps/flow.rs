@@ -138,7 +138,7 @@ pub struct Flow<A: Address> {
     /// Counts up by 8 each time that the way gets another flow. 1: it is being written; 2 and 4: the protocol, as in
     /// [`FlowWay::kind`], times 2. The highest bit: it is being masqueraded.
     pub sequence: u32,
-    /// Id of the Service port, for its counters.
+    /// Id of the Service port, for its counters, or [`OF_NO_SERVICE`](Self::OF_NO_SERVICE).
     pub service: u32,
     /// Id of the backend.
     pub backend_id: u32,
@@ -169,6 +169,9 @@ impl<A: Address> Flow<A> {
     /// Beside that: its packets come in and leave by uplinks that send them on past the node's stack, in both directions. Said
     /// when it begins, for all of its life.
     pub const SENT_ON: u8 = 2;
+    /// In place of a Service port's id, which are from 1 on: of a connection past all Services, whose client port already leads to the same
+    /// backend through one.
+    pub const OF_NO_SERVICE: u32 = 0;
 }
 
 /// A packet's addresses and ports, put in the order near, far.

@@ -98,11 +98,17 @@ fn one_client_port_through_several_frontends_to_one_backend_is_several_connectio
         let both = services(backend);
         let published = both.each_ref().map(|service| lab.publish(service).unwrap());
         for family in Family::BOTH {
+            // Last, past all Services.
+            let itself = backend.at(family, TARGET);
             let inside = |port, ports: [u16; 2]| {
                 let cluster_ips = both.iter().map(move |service| service.at(family, port));
-                cluster_ips.chain(ports.map(|port| n1.host.at(family, port))).collect::<Vec<_>>()
+                let node_ports = ports.map(|port| n1.host.at(family, port));
+                cluster_ips.chain(node_ports).chain([itself]).collect::<Vec<_>>()
             };
-            let outside = |ports: [u16; 2]| ports.map(|port| n1.host.at(family, port)).to_vec();
+            let outside = |ports: [u16; 2]| {
+                let node_ports = ports.map(|port| n1.host.at(family, port)).into_iter();
+                node_ports.chain([itself]).collect::<Vec<_>>()
+            };
             for (from, tcp, udp) in [
                 // Two Services' ClusterIPs, and both Services' ports of the own node.
                 (&n1.c, inside(TCP, TCP_PORTS), inside(UDP, UDP_PORTS)),

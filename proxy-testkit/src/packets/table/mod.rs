@@ -25,6 +25,7 @@ pub fn scenarios() -> Vec<Scenario> {
     for (family, places) in [("IPv4", Places::v4()), ("IPv6", Places::v6())] {
         for proto in [Proto::Tcp, Proto::Udp, Proto::Sctp] {
             all.extend(forward::forwarded(family, &places, proto));
+            all.push(ports::past(family, &places, proto));
         }
         all.extend(refused(family, &places));
         all.extend(untouched(family, &places));
@@ -32,6 +33,7 @@ pub fn scenarios() -> Vec<Scenario> {
         all.extend(pieces::fragmented(family, &places));
         all.push(lies::lies(family, &places));
         all.push(ports::clash(family, &places));
+        all.push(ports::past_what_was(family, &places));
         all.push(ports::reuse(family, &places));
         all.push(ports::reuse_masqueraded(family, &places));
     }

@@ -180,6 +180,31 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
             ],
         },
         Scenario {
+            name: name("its port past the Service"),
+            steps: vec![
+                opens(),
+                request(
+                    "goes up to the stack under another port, whatever the other flow does",
+                    proto.packet(client, remote, "S"),
+                    Expect::Masqueraded(Box::new(move |port| proto.packet(at(places.outside, port), remote, "S"))),
+                ),
+                Step {
+                    what: "the answer goes up as it is",
+                    hook: Hook::Onward,
+                    via: Uplink,
+                    packet: Box::new(move |port| proto.packet(remote, at(places.outside, port), "SA")),
+                    expect: Expect::Untouched,
+                },
+                Step {
+                    what: "and gets the client's port where it leaves",
+                    hook: Hook::Egress,
+                    via: Uplink,
+                    packet: Box::new(move |port| proto.packet(remote, at(places.outside, port), "SA")),
+                    expect: becomes(proto.packet(remote, client, "SA")),
+                },
+            ],
+        },
+        Scenario {
             name: name("what is nobody's"),
             steps: vec![
                 request("between others", proto.packet(client, at(p.pod, 8080), "S"), Expect::Untouched),

@@ -3,7 +3,7 @@
 use super::super::Via::{Pod, Uplink};
 use super::super::world::{Places, REMOTE_NODE_PORT};
 use super::super::{Expect, Hook, Scenario, Step, tcp};
-use super::{at, becomes, step};
+use super::{Proto, at, becomes, step};
 
 /// One client port through two frontends to one backend.
 pub(super) fn clash(family: &str, p: &Places) -> Scenario {
@@ -35,6 +35,69 @@ pub(super) fn clash(family: &str, p: &Places) -> Scenario {
                 tcp(remote, pod, "SA", b""),
                 becomes(tcp(vip, pod, "SA", b"")),
             ),
+        ],
+    }
+}
+
+/// One client port that talks to a backend through its Service and past it.
+pub(super) fn past(family: &str, p: &Places, proto: Proto) -> Scenario {
+    let (pod, remote, vip) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.to_remote, 80));
+    let (other, elsewhere) = (at(p.pod, 40_001), at(p.neighbour, 8080));
+    let place = p.pod;
+    let moved = |what, flags| Step {
+        what,
+        hook: Hook::Ingress,
+        via: Pod,
+        packet: Box::new(move |_| proto.packet(pod, remote, flags)),
+        expect: Expect::Becomes(Box::new(move |port| proto.packet(at(place, port), remote, flags))),
+    };
+    let request = |what, from, to, flags, expect| step(what, Hook::Ingress, Pod, proto.packet(from, to, flags), expect);
+    Scenario {
+        name: format!("{family} {} of one client port through a Service and past it", proto.name()),
+        steps: vec![
+            request("through it", pod, vip, "S", becomes(proto.packet(pod, remote, "S"))),
+            Step {
+                what: "past it, with another source port",
+                hook: Hook::Ingress,
+                via: Pod,
+                packet: Box::new(move |_| proto.packet(pod, remote, "S")),
+                expect: Expect::Masqueraded(Box::new(move |port| proto.packet(at(place, port), remote, "S"))),
+            },
+            Step {
+                what: "the answer to that comes to the first port, from the backend",
+                hook: Hook::Egress,
+                via: Pod,
+                packet: Box::new(move |port| proto.packet(remote, at(place, port), "SA")),
+                expect: becomes(proto.packet(remote, pod, "SA")),
+            },
+            step(
+                "and the answer to the first from the Service",
+                Hook::Egress,
+                Pod,
+                proto.packet(remote, pod, "SA"),
+                becomes(proto.packet(vip, pod, "SA")),
+            ),
+            moved("it goes on past it", "A"),
+            request("and through it", pod, vip, "A", becomes(proto.packet(pod, remote, "A"))),
+            request("to another backend's address as it is", pod, elsewhere, "S", Expect::Untouched),
+            request("and so from another port", other, remote, "S", Expect::Untouched),
+        ],
+    }
+}
+
+/// A backend that is talked to past its Service, from the port of a connection through it that is over.
+pub(super) fn past_what_was(family: &str, p: &Places) -> Scenario {
+    let (pod, remote, vip) = (at(p.pod, 40_000), at(p.remote, 8080), at(p.to_remote, 80));
+    let request = |what, to, flags, expect| step(what, Hook::Ingress, Pod, tcp(pod, to, flags, b""), expect);
+    let as_it_is = |flags| becomes(tcp(pod, remote, flags, b""));
+    Scenario {
+        name: format!("{family} a client port of a connection that was reset is used past the Service"),
+        steps: vec![
+            request("through it", vip, "S", as_it_is("S")),
+            step("refused", Hook::Egress, Pod, tcp(remote, pod, "RA", b""), becomes(tcp(vip, pod, "RA", b""))),
+            request("past it", remote, "S", as_it_is("S")),
+            step("answered", Hook::Egress, Pod, tcp(remote, pod, "SA", b""), becomes(tcp(remote, pod, "SA", b""))),
+            request("it goes on", remote, "A", as_it_is("A")),
         ],
     }
 }
