@@ -68,8 +68,8 @@ fn ipv6_extension_headers_arrive_by_every_way() {
                 let (answer, _) = from.inside(ask).unwrap_or_else(|error| panic!("{way}: {error}"));
                 assert_eq!(answer.pod, backend.name, "{way}");
             }
-            // By the kernel's own TCP, a packet at a time: many at once stand still now and then also from pod to pod, without a
-            // Service, where every packet has such a header.
+            // By the kernel's own TCP, a packet at a time: where every packet has such a header, many at once stand still now and then
+            // on this kernel (6.18) between bare namespaces, without any proxy.
             for option in [HeaderOption::HopByHop, HeaderOption::Destination] {
                 let way = format!("{} to {} by {echo}, TCP with {option:?} options", from.name, backend.name);
                 let talk = || {
