@@ -191,11 +191,19 @@ fn described<A: Family, P: Packet>(packet: &P, place: Place, now: u32, flow: &mu
     Some(may_end(&parsed))
 }
 
-/// Whether a packet of no flow surely passes as it is: it is for no frontend, and none of another flow of the same client port,
-/// whose addresses it might share (see [`open`]).
+/// Whether a packet of no flow surely passes as it is: it is for no frontend, and no flow has its addresses and ports on the backend's
+/// side (see [`open`]).
 #[inline(always)]
 pub(super) fn is_bystander<A: Family, E: Env<A>>(env: &E, parsed: &Parsed<A>, missing: Missing) -> bool {
-    is_stranger(env, &parsed.tuple) && !(missing == Missing::Alike && may_end(parsed))
+    if !is_stranger(env, &parsed.tuple) {
+        return false;
+    }
+    let is_taken = match missing {
+        Missing::Nobody => false,
+        Missing::Alike => may_end(parsed) && find(&env.flows(), &parsed.tuple.as_request(), FlowSide::Stack).is_some(),
+        Missing::Over => true,
+    };
+    !is_taken
 }
 
 /// A reply from a backend to the address that its flow was masqueraded to. False where there is no such flow.
@@ -235,7 +243,7 @@ fn follow<A: Family, E: Env<A>>(
     [to.src_port, to.dst_port] = found.inner_ports();
     if may_end(parsed) && has_ended::<A, E>(env, &flows, &found, now) || !found.is_whole() {
         *to = parsed.tuple;
-        return Err(Missing::Alike);
+        return Err(Missing::Over);
     }
     found.touch(now, flow::client_state(parsed, found.word.state));
     env.count(service, |counters| {

@@ -34,13 +34,15 @@ pub fn find<'a, A: Shared>(flows: &'a impl FlowMemory<A>, key: &FlowKey<A>, side
     Found::numbered(flows, flows.search(key, side))
 }
 
-/// Why [`find_fast`] found no flow.
+/// Why there is no flow that could be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// There is none with the near side's address and port.
     Nobody,
     /// There may be others with them.
     Alike,
+    /// It is over. [`find_fast`] does not look at that.
+    Over,
 }
 
 /// [`find`] for the common packet: nearly always without a call, which costs as much as all else.
