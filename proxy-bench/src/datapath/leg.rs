@@ -56,6 +56,14 @@ impl Leg {
         }
     }
 
+    /// Who sends requests, and gets replies.
+    const fn near(self) -> Party {
+        match self {
+            Self::Open | Self::Request | Self::Answer | Self::Reply => Party::Clients,
+            Self::StrangerIn | Self::StrangerOut => Party::Bystanders,
+        }
+    }
+
     /// Whom the client's packets are for, or whom the replies come from: before and after.
     const fn far(self) -> (Party, Party) {
         match self {
@@ -68,7 +76,7 @@ impl Leg {
     /// The packets, in some order.
     pub fn traffic<A: Side>(self, protocol: Protocol, order: Order) -> Result<Traffic> {
         let (before, _) = self.far();
-        let mut plan = plan::<A>(before, order);
+        let mut plan = plan::<A>(self.near(), before, order);
         let packet = self.packet::<A>(&plan, 0, protocol)?;
         teach::<A>(&mut plan, &packet, protocol)?;
         let restorer = if self.is_request() { A::REQUEST } else { A::REPLY };
@@ -78,7 +86,7 @@ impl Leg {
     /// Compares what became of the last packet of the traffic with what should have.
     pub fn check<A: Side>(self, traffic: &Traffic, protocol: Protocol, seen: &[u8]) -> Result<()> {
         let (_, after) = self.far();
-        let plan = plan::<A>(after, traffic.plan.order);
+        let plan = plan::<A>(self.near(), after, traffic.plan.order);
         let expected = self.packet::<A>(&plan, traffic.plan.last, protocol)?;
         ensure!(
             expected == seen,
@@ -91,7 +99,7 @@ impl Leg {
     /// Addresses and ports of the last packet of the traffic, as they should be after.
     pub fn after<A: Side>(self, traffic: &Traffic) -> FlowTuple<A> {
         let (_, after) = self.far();
-        plan::<A>(after, traffic.plan.order).tuple::<A>(traffic.plan.last)
+        plan::<A>(self.near(), after, traffic.plan.order).tuple::<A>(traffic.plan.last)
     }
 
     fn packet<A: Side>(self, plan: &Plan, number: u32, protocol: Protocol) -> Result<Vec<u8>> {
@@ -101,11 +109,11 @@ impl Leg {
     }
 }
 
-fn plan<A: Side>(far: Party, order: Order) -> Plan {
+fn plan<A: Side>(near: Party, far: Party, order: Order) -> Plan {
     Plan {
         order,
         spread: SERVICES - 1,
-        near: A::base(Party::Clients),
+        near: A::base(near),
         far: A::base(far),
         far_port: far.port(),
         ..bytemuck::Zeroable::zeroed()

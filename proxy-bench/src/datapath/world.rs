@@ -20,7 +20,9 @@ pub enum Party {
     Frontends,
     /// Pods that serve.
     Backends,
-    /// Others, without any Service.
+    /// Pods of this node that talk to no Service.
+    Bystanders,
+    /// Whom they talk to.
     Strangers,
     /// What flows that leave the node are masqueraded to.
     Node,
@@ -33,13 +35,14 @@ impl Party {
             Self::Backends => 8080_u16.to_be_bytes(),
             Self::Frontends => 80_u16.to_be_bytes(),
             // Beyond the range of masquerade ports as well.
-            Self::Clients | Self::Strangers | Self::Node => 443_u16.to_be_bytes(),
+            Self::Clients | Self::Bystanders | Self::Strangers | Self::Node => 443_u16.to_be_bytes(),
         }
     }
 
     const fn net(self) -> u8 {
         match self {
             Self::Clients => 128,
+            Self::Bystanders => 136,
             Self::Frontends => 96,
             Self::Backends => 244,
             Self::Strangers => 200,
