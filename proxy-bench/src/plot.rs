@@ -19,6 +19,8 @@ const LENGTH: f64 = 360.0;
 const LEFT: usize = 230;
 const WIDTH: usize = 720;
 const TOP: usize = 60;
+/// Where title and legend begin.
+const EDGE: usize = 12;
 
 const SUBJECTS: [(&str, &str); 6] = [
     ("direct", "#999999"),
@@ -72,7 +74,7 @@ fn svg(kind: &str, figures: &[&Figure]) -> String {
                 "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{colour}\"/>",
                 BAR - 2
             );
-            let ratio = figure.ratio.map(|ratio| format!(" ({ratio} ×)")).unwrap_or_default();
+            let ratio = figure.ratio.map(|ratio| format!(" ({} ×)", number(ratio))).unwrap_or_default();
             let never = if figure.unit.contains("not served") { ": not served by then" } else { "" };
             let label = format!("{}{ratio}{never}", number(shown(figure)));
             let _ = writeln!(body, "<text x=\"{:.0}\" y=\"{}\">{label}</text>", LEFT as f64 + width + 6.0, y + BAR - 3);
@@ -81,7 +83,7 @@ fn svg(kind: &str, figures: &[&Figure]) -> String {
         y += SPACE;
     }
     let mut legend = String::new();
-    let mut x = LEFT;
+    let mut x = EDGE;
     for (subject, colour) in SUBJECTS.iter().filter(|(subject, _)| figures.iter().any(|it| it.subject == *subject)) {
         let _ = writeln!(legend, "<rect x=\"{x}\" y=\"30\" width=\"10\" height=\"10\" fill=\"{colour}\"/>");
         text(&mut legend, x + 14, 39, "start", subject);
@@ -90,7 +92,7 @@ fn svg(kind: &str, figures: &[&Figure]) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" viewBox=\"0 0 {WIDTH} {y}\" \
          font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#ffffff\"/>\n\
-         <text x=\"12\" y=\"20\" font-size=\"14\">{kind}, {unit}</text>\n{legend}{body}</svg>\n"
+         <text x=\"{EDGE}\" y=\"20\" font-size=\"14\">{kind}, {unit}</text>\n{legend}{body}</svg>\n"
     )
 }
 

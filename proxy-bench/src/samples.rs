@@ -10,28 +10,29 @@ impl Samples {
         self.0.push(measured);
     }
 
-    /// The measurement that the given part of all are not above; 0 if there is none.
-    fn quantile(&self, part: (usize, usize)) -> f64 {
+    fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().saturating_sub(1);
-        sorted.get(last * part.0 / part.1).copied().unwrap_or(0.0)
+        sorted
     }
 
     /// The 1st percentile: what it costs when nothing else disturbs. Not the minimum, which one odd reading of the
     /// clock could set.
     pub fn best(&self) -> f64 {
-        self.quantile((1, 100))
+        let sorted = self.sorted();
+        sorted.get(sorted.len().saturating_sub(1) / 100).copied().unwrap_or(0.0)
     }
 
     /// The median.
     pub fn median(&self) -> f64 {
-        self.quantile((1, 2))
+        let sorted = self.sorted();
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
     }
 
-    /// The 99th percentile; of less than a hundred, the largest but one or the largest.
+    /// The 99th percentile, as far from the largest as [`best`](Self::best) is from the smallest.
     pub fn worst(&self) -> f64 {
-        self.quantile((99, 100))
+        let sorted = self.sorted();
+        sorted.iter().rev().nth(sorted.len().saturating_sub(1) / 100).copied().unwrap_or(0.0)
     }
 }
 
@@ -43,7 +44,7 @@ mod tests {
     fn the_best_is_the_first_percentile_and_not_the_minimum() {
         let mut samples = Samples::default();
         (0..=200).rev().for_each(|number| samples.push(f64::from(number)));
-        assert_eq!((samples.best(), samples.median()), (2.0, 100.0));
+        assert_eq!((samples.best(), samples.median(), samples.worst()), (2.0, 100.0, 198.0));
     }
 
     #[test]
@@ -51,6 +52,9 @@ mod tests {
         let mut samples = Samples::default();
         assert_eq!(samples.best(), 0.0);
         samples.push(7.0);
-        assert_eq!((samples.best(), samples.median()), (7.0, 7.0));
+        assert_eq!((samples.best(), samples.median(), samples.worst()), (7.0, 7.0, 7.0));
+        samples.push(9.0);
+        samples.push(8.0);
+        assert_eq!((samples.best(), samples.median(), samples.worst()), (7.0, 8.0, 9.0));
     }
 }

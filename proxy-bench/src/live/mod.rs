@@ -47,7 +47,7 @@ struct Effort {
 }
 
 impl Effort {
-    const FULL: Self = Self { rounds: 3, length: Duration::from_millis(600), chunks: 15, packets: 20_000 };
+    const FULL: Self = Self { rounds: 5, length: Duration::from_millis(600), chunks: 15, packets: 20_000 };
     const QUICK: Self = Self { rounds: 1, length: Duration::from_millis(60), chunks: 1, packets: 2_000 };
 }
 
