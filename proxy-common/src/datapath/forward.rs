@@ -179,8 +179,7 @@ fn translate<A: Family, E: Env<A>, R: Router<A>, P: Packet>(packet: &mut P, env:
         return Swift::Left;
     }
     let mut to = parsed.tuple;
-    let is_common = !may_be_partial::<A, P>(packet, &parsed);
-    let done = follow::<A, E, R>(env, router, &parsed, packet.length(), is_common, hops::<A, P>(packet), &mut to);
+    let done = follow::<A, E, R, P>(packet, env, router, &parsed, &mut to);
     if done != Swift::Out && done != Swift::Up {
         return done;
     }
@@ -194,22 +193,20 @@ fn translate<A: Family, E: Env<A>, R: Router<A>, P: Packet>(packet: &mut P, env:
 }
 
 /// Says what becomes of a packet, and what its addresses and ports are then. Nothing is noted or counted of one that is left,
-/// as all are that are not common.
+/// as all are whose checksum may be yet to be completed.
 #[inline(always)]
-fn follow<A: Family, E: Env<A>, R: Router<A>>(
+fn follow<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
+    packet: &P,
     env: &mut E,
     router: &mut R,
     parsed: &Parsed<A>,
-    length: u32,
-    is_common: bool,
-    hops: u8,
     to: &mut Tuple<A>,
 ) -> Swift {
     let flows = env.flows();
     let found = match find_fast(&flows, &parsed.tuple.as_request(), FlowSide::Client) {
         Ok(found) => found,
         Err(missing) => {
-            let done = reply(env, router, parsed, length, is_common, hops, to);
+            let done = reply::<A, E, R, P>(packet, env, router, parsed, to);
             return done.unwrap_or_else(|| begins(env, parsed, missing));
         }
     };
@@ -226,8 +223,11 @@ fn follow<A: Family, E: Env<A>, R: Router<A>>(
     if may_end(parsed) && has_ended::<A, E>(env, &flows, &found, now) || !found.is_whole() {
         return Swift::Begin;
     }
-    let way = Way { src: parsed.tuple.src, dst: to.dst, length, proto: parsed.tuple.proto };
-    let done = if !is_common { Swift::Left } else { leave(router, is_sent_on, hops, &way) };
+    if may_be_partial::<A, P>(packet, parsed) {
+        return Swift::Left;
+    }
+    let way = Way { src: parsed.tuple.src, dst: to.dst, length: packet.length(), proto: parsed.tuple.proto };
+    let done = leave(router, is_sent_on, hops::<A, P>(packet), &way);
     if done == Swift::Left {
         return Swift::Left;
     }
@@ -237,20 +237,18 @@ fn follow<A: Family, E: Env<A>, R: Router<A>>(
     found.touch(now, flow::client_state(parsed, found.word.state));
     env.count(service, |counters| {
         counters.packets += 1;
-        counters.bytes += u64::from(length);
+        counters.bytes += u64::from(packet.length());
     });
     done
 }
 
 /// The same for a packet that is no request of a flow: it may be a reply to the address that one was masqueraded to. `None`: nor that.
 #[inline(always)]
-fn reply<A: Family, E: Env<A>, R: Router<A>>(
+fn reply<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
+    packet: &P,
     env: &mut E,
     router: &mut R,
     parsed: &Parsed<A>,
-    length: u32,
-    is_common: bool,
-    hops: u8,
     to: &mut Tuple<A>,
 ) -> Option<Swift> {
     if !is_masquerade_port(parsed.tuple.dst_port) {
@@ -268,17 +266,17 @@ fn reply<A: Family, E: Env<A>, R: Router<A>>(
     } else {
         [to.dst_port, _] = found.inner_ports();
     }
-    if !is_common || !found.is_whole() {
+    if may_be_partial::<A, P>(packet, parsed) || !found.is_whole() {
         return Some(Swift::Left);
     }
-    let way = Way { src: parsed.tuple.src, dst: to.dst, length, proto: parsed.tuple.proto };
-    let done = leave(router, is_sent_on, hops, &way);
+    let way = Way { src: parsed.tuple.src, dst: to.dst, length: packet.length(), proto: parsed.tuple.proto };
+    let done = leave(router, is_sent_on, hops::<A, P>(packet), &way);
     if done == Swift::Out {
         // Of one that goes up, state and counters are left to the hook where it leaves for the client.
         found.touch(env.now(), flow::backend_state(parsed));
         env.count(service, |counters| {
             counters.reply_packets += 1;
-            counters.reply_bytes += u64::from(length);
+            counters.reply_bytes += u64::from(packet.length());
         });
     }
     Some(done)
