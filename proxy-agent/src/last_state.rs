@@ -16,7 +16,7 @@ use crate::object::{EndpointSlice, Kind, Node, Object, Service, ServiceCidr};
 use crate::store::Store;
 
 /// Changes with the types of the objects: a file of another format is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// All objects that were known.
 #[derive(Debug, Serialize, Deserialize)]
@@ -236,7 +236,7 @@ spec: {cidrs: [10.96.0.0/16]}
     fn a_file_that_is_none_of_ours_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        for (text, said) in [("", "cannot be understood"), ("{\"format\": 99}", "has the format 99, not 1")] {
+        for (text, said) in [("", "cannot be understood"), ("{\"format\": 99}", "has the format 99, not 2")] {
             fs::write(&path, text).unwrap();
             let error = LastState::read(&path).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
-use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service, ServiceCidr};
+use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service, ServiceCidr, Texts};
 
 /// How far events reach: what of the outcome may be different after them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,7 @@ pub struct Store {
     /// Names of the slices of each Service, whether or not the Service exists.
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     listed: BTreeSet<Kind>,
+    texts: Texts,
 }
 
 impl Store {
@@ -174,7 +175,7 @@ impl Store {
             }
             Object::Node(node) => Scope::of(replace(&mut self.nodes, node.name.clone(), node)),
             Object::ServiceCidr(ranges) => Scope::of(replace(&mut self.service_cidrs, ranges.name.clone(), ranges)),
-            Object::EndpointSlice(slice) => {
+            Object::EndpointSlice(mut slice) => {
                 let known = self.slices.get(&slice.name);
                 if known == Some(&slice) {
                     return Scope::Nothing;
@@ -182,6 +183,7 @@ impl Store {
                 let service = slice.service_name();
                 let former = known.map_or_else(|| service.clone(), EndpointSlice::service_name);
                 self.remove_slice(&slice.name);
+                slice.share(&mut self.texts);
                 if let Some(service) = service.clone() {
                     self.slices_of.entry(service).or_default().insert(slice.name.clone());
                 }

@@ -46,13 +46,14 @@ impl<'a> Endpoints<'a> {
         for slice in self.slices(service) {
             for port in slice.ports.iter().filter(|port| is_port(port, spec)) {
                 for endpoint in slice.endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family) {
+                    let hints = endpoint.hints.as_deref();
                     let candidate = Candidate {
                         ready: endpoint.ready,
                         serving: endpoint.serving,
                         terminating: endpoint.terminating,
                         local: endpoint.node.as_deref() == Some(self.place.node),
-                        zones: endpoint.zones.iter().map(String::as_str).collect(),
-                        nodes: endpoint.nodes.iter().map(String::as_str).collect(),
+                        zones: hints.into_iter().flat_map(|hints| &hints.zones).map(|zone| &**zone).collect(),
+                        nodes: hints.into_iter().flat_map(|hints| &hints.nodes).map(|node| &**node).collect(),
                     };
                     let address = SocketAddr::new(endpoint.address, port.port.get());
                     match candidates.entry(address) {

@@ -12,6 +12,7 @@ mod range;
 mod service;
 mod service_cidr;
 mod slice;
+mod text;
 
 use std::fmt;
 
@@ -24,7 +25,9 @@ pub use node::Node;
 pub use range::{ParseRangeError, parse_range};
 pub use service::{PortSpec, Protocol, Service, ServiceType, TrafficPolicy};
 pub use service_cidr::ServiceCidr;
-pub use slice::{Endpoint, EndpointPort, EndpointSlice, Trigger};
+pub use slice::{Endpoint, EndpointPort, EndpointSlice, Hints, Trigger};
+pub use text::Text;
+pub(crate) use text::Texts;
 
 /// The kinds of object that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,5 @@
 //! EndpointSlices.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -8,7 +7,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, Kind, ObjectError, ObjectName, ObjectRef, Protocol, ProxyLabels};
+use super::{Fields, Kind, ObjectError, ObjectName, ObjectRef, Protocol, ProxyLabels, Text, Texts};
 
 /// A discovery.k8s.io/v1 EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +51,15 @@ impl EndpointSlice {
         let service = self.service.as_ref()?;
         Some(ObjectName::new(self.name.namespace.clone(), service.clone()))
     }
+
+    /// Has what many slices have in common once.
+    pub(crate) fn share(&mut self, texts: &mut Texts) {
+        for endpoint in &mut self.endpoints {
+            endpoint.node.iter_mut().for_each(|node| texts.share(node));
+            let Some(hints) = &mut endpoint.hints else { continue };
+            hints.zones.iter_mut().chain(&mut hints.nodes).for_each(|text| texts.share(text));
+        }
+    }
 }
 
 /// One of `ports`.
@@ -77,11 +85,28 @@ pub struct Endpoint {
     /// `conditions.terminating`; absent means false.
     pub terminating: bool,
     /// `nodeName`: where it runs.
-    pub node: Option<String>,
-    /// `hints.forZones`: the zones whose clients should prefer it.
-    pub zones: BTreeSet<String>,
-    /// `hints.forNodes`: the nodes whose clients should prefer it.
-    pub nodes: BTreeSet<String>,
+    pub node: Option<Text>,
+    /// `hints`, where there is one.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Whose clients should prefer an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// `forZones`: those of these zones.
+    pub zones: Box<[Text]>,
+    /// `forNodes`: those on these nodes.
+    pub nodes: Box<[Text]>,
+}
+
+impl Hints {
+    /// `None` where nothing is hinted at.
+    fn of(api: &discovery::EndpointHints) -> Option<Box<Self>> {
+        let zones = api.for_zones.iter().flatten().map(|zone| Text::from(&*zone.name)).collect();
+        let nodes = api.for_nodes.iter().flatten().map(|node| Text::from(&*node.name)).collect();
+        let hints = Self { zones, nodes };
+        (hints != Self::default()).then(|| Box::new(hints))
+    }
 }
 
 impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
@@ -143,16 +168,13 @@ fn endpoints(fields: &Fields, family: &str, api: &[discovery::Endpoint]) -> Resu
             return Err(fields.error(path, format!("{address} is not of the slice's addressType {family}")));
         }
         let conditions = api.conditions.as_ref();
-        let zones = api.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
-        let nodes = api.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
         read.push(Endpoint {
             address,
             ready: conditions.and_then(|c| c.ready).unwrap_or(true),
             serving: conditions.and_then(|c| c.serving).unwrap_or(true),
             terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
-            node: api.node_name.clone(),
-            zones: zones.iter().map(|zone| zone.name.clone()).collect(),
-            nodes: nodes.iter().map(|node| node.name.clone()).collect(),
+            node: api.node_name.as_deref().map(Text::from),
+            hints: api.hints.as_ref().and_then(Hints::of),
         });
     }
     Ok(read)
