@@ -4,6 +4,7 @@
 //! on how often an event came. Absent on purpose: any opinion about what the objects mean.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::event::Event;
 use crate::object::{EndpointSlice, Kind, Node, Object, ObjectName, ObjectRef, Service, ServiceCidr, Texts};
@@ -74,12 +75,12 @@ impl Scope {
 /// Every Service, EndpointSlice, Node and ServiceCIDR that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, EndpointSlice>,
+    services: BTreeMap<ObjectName, Box<Service>>,
+    slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     nodes: BTreeMap<String, Node>,
     service_cidrs: BTreeMap<String, ServiceCidr>,
-    /// Names of the slices of each Service, whether or not the Service exists.
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// The slices of each Service, by name, whether or not the Service exists.
+    slices_of: BTreeMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     listed: BTreeSet<Kind>,
     texts: Texts,
 }
@@ -119,27 +120,27 @@ impl Store {
 
     /// The Services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        self.services.values().map(Box::as_ref)
     }
 
     /// A Service.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(Box::as_ref)
     }
 
     /// The EndpointSlices, by name.
     pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.values()
+        self.slices.values().map(Arc::as_ref)
     }
 
     /// An EndpointSlice.
     pub fn slice(&self, name: &ObjectName) -> Option<&EndpointSlice> {
-        self.slices.get(name)
+        self.slices.get(name).map(Arc::as_ref)
     }
 
     /// The EndpointSlices of a Service, by name.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
+        self.slices_of.get(service).into_iter().flatten().map(Arc::as_ref)
     }
 
     /// A Node.
@@ -169,23 +170,27 @@ impl Store {
 
     fn insert(&mut self, object: Object) -> Scope {
         match object {
-            Object::Service(service) => {
+            Object::Service(mut service) => {
+                service.share(&mut self.texts);
                 let name = service.name.clone();
-                Scope::of_service(name.clone(), replace(&mut self.services, name, service))
+                Scope::of_service(name.clone(), replace(&mut self.services, name, Box::new(service)))
             }
             Object::Node(node) => Scope::of(replace(&mut self.nodes, node.name.clone(), node)),
             Object::ServiceCidr(ranges) => Scope::of(replace(&mut self.service_cidrs, ranges.name.clone(), ranges)),
             Object::EndpointSlice(mut slice) => {
-                let known = self.slices.get(&slice.name);
-                if known == Some(&slice) {
+                if self.slice(&slice.name) == Some(&slice) {
                     return Scope::Nothing;
                 }
-                let service = slice.service_name();
-                let former = known.map_or_else(|| service.clone(), EndpointSlice::service_name);
-                self.remove_slice(&slice.name);
                 slice.share(&mut self.texts);
+                let service = slice.service_name();
+                let former = match self.remove_slice(&slice.name) {
+                    Some(known) => known.service_name(),
+                    None => service.clone(),
+                };
+                let slice = Arc::new(slice);
                 if let Some(service) = service.clone() {
-                    self.slices_of.entry(service).or_default().insert(slice.name.clone());
+                    let slices = self.slices_of.entry(service).or_default();
+                    slices.insert(slices.partition_point(|other| other.name < slice.name), slice.clone());
                 }
                 self.slices.insert(slice.name.clone(), slice);
                 Scope::of_slices([former, service])
@@ -205,13 +210,13 @@ impl Store {
         }
     }
 
-    fn remove_slice(&mut self, name: &ObjectName) -> Option<EndpointSlice> {
+    fn remove_slice(&mut self, name: &ObjectName) -> Option<Arc<EndpointSlice>> {
         let slice = self.slices.remove(name)?;
         if let Some(service) = slice.service_name()
-            && let Some(names) = self.slices_of.get_mut(&service)
+            && let Some(slices) = self.slices_of.get_mut(&service)
         {
-            names.remove(name);
-            if names.is_empty() {
+            slices.retain(|other| other.name != *name);
+            if slices.is_empty() {
                 self.slices_of.remove(&service);
             }
         }

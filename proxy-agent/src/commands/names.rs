@@ -66,9 +66,9 @@ impl Names {
         let is_wanted = fits(&self.namespace, &port.service.namespace) && fits(&self.name, &port.service.name);
         is_wanted.then(|| Owner {
             service: port.to_string(),
-            namespace: port.service.namespace.clone(),
-            name: port.service.name.clone(),
-            port_name: port.port_name.clone(),
+            namespace: port.service.namespace.to_string(),
+            name: port.service.name.to_string(),
+            port_name: port.port_name.to_string(),
             service_id: id,
         })
     }

@@ -84,7 +84,7 @@ fn log(notice: &Notice) {
 fn event(notice: &Notice, node_name: &str, now: Timestamp) -> (String, Value) {
     let (namespace, regarding) = match &notice.about {
         About::Service(name) => (
-            name.namespace.as_str(),
+            &*name.namespace,
             json!({"apiVersion": "v1", "kind": "Service", "namespace": name.namespace, "name": name.name}),
         ),
         // Events about what has no namespace are in this one.

@@ -21,7 +21,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
 
-use crate::object::{ObjectName, Protocol};
+use crate::object::{ObjectName, Protocol, Text};
 
 pub use desired::desired;
 pub use health::{NoLocal, health_check_addresses};
@@ -79,7 +79,7 @@ pub struct ServicePort {
     /// The Service.
     pub service: ObjectName,
     /// `spec.ports[].name`; empty where the only port has none.
-    pub port_name: String,
+    pub port_name: Text,
     /// `spec.ports[].port`.
     pub port: u16,
     /// Protocol.
@@ -92,7 +92,7 @@ impl ServicePort {
     /// The least of all that a Service can have, in their order.
     fn first_of(service: &ObjectName) -> Self {
         let service = service.clone();
-        Self { service, port_name: String::new(), port: 0, protocol: Protocol::Tcp, family: Family::V4 }
+        Self { service, port_name: Text::default(), port: 0, protocol: Protocol::Tcp, family: Family::V4 }
     }
 }
 

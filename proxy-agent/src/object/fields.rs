@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Kind, ObjectError, ObjectName, ObjectRef, parse_address, parse_range};
+use super::{Kind, ObjectError, ObjectName, ObjectRef, Text, parse_address, parse_range};
 
 /// Length of the longest namespace, Service name (RFC 1123 label) and what the maps can hold of it.
 const MAX_LABEL: usize = 63;
@@ -32,8 +32,8 @@ impl Fields {
         let (fields, longest) = match kind {
             Kind::Service => (Self::of(ObjectRef::Service(name.clone())), MAX_LABEL),
             Kind::EndpointSlice => (Self::of(ObjectRef::EndpointSlice(name.clone())), MAX_SUBDOMAIN),
-            Kind::Node => (Self::of(ObjectRef::Node(name.name.clone())), MAX_SUBDOMAIN),
-            Kind::ServiceCidr => (Self::of(ObjectRef::ServiceCidr(name.name.clone())), MAX_SUBDOMAIN),
+            Kind::Node => (Self::of(ObjectRef::Node(name.name.to_string())), MAX_SUBDOMAIN),
+            Kind::ServiceCidr => (Self::of(ObjectRef::ServiceCidr(name.name.to_string())), MAX_SUBDOMAIN),
         };
         if name.name.is_empty() {
             return Err(fields.error("metadata.name", "missing"));
@@ -59,10 +59,10 @@ impl Fields {
         Ok(())
     }
 
-    pub(super) fn port_name(&self, path: &str, name: Option<&str>) -> Result<String, ObjectError> {
+    pub(super) fn port_name(&self, path: &str, name: Option<&str>) -> Result<Text, ObjectError> {
         let name = name.unwrap_or_default();
         self.text(path, name, MAX_PORT_NAME)?;
-        Ok(name.to_owned())
+        Ok(name.into())
     }
 
     pub(super) fn port(&self, path: &str, number: i32) -> Result<NonZeroU16, ObjectError> {

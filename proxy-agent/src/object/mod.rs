@@ -62,14 +62,14 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Text,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Text,
 }
 
 impl ObjectName {
     /// A name from its parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1 as core;
 use proxy_common::maps::{SCTP, TCP, UDP};
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, ObjectError, ObjectName, ObjectRef, ProxyLabels};
+use super::{Fields, ObjectError, ObjectName, ObjectRef, ProxyLabels, Text, Texts};
 
 /// What `sessionAffinityConfig.clientIP.timeoutSeconds` is where it is absent: three hours.
 const DEFAULT_AFFINITY: i32 = 10_800;
@@ -51,6 +51,14 @@ pub struct Service {
     pub health_check_node_port: Option<NonZeroU16>,
 }
 
+impl Service {
+    /// Has what many Services have in common once.
+    pub(crate) fn share(&mut self, texts: &mut Texts) {
+        texts.share(&mut self.name.namespace);
+        self.ports.iter_mut().for_each(|port| texts.share(&mut port.name));
+    }
+}
+
 /// `spec.internalTrafficPolicy` or `spec.externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
@@ -88,7 +96,7 @@ pub enum ServiceType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
     /// Its name, by which slices refer to it; empty where the only port has none.
-    pub name: String,
+    pub name: Text,
     /// Port of the cluster addresses.
     pub port: NonZeroU16,
     /// Port of the nodes, where one is allocated.

@@ -17,7 +17,7 @@ pub struct EndpointSlice {
     /// Who is to act on it.
     pub labels: ProxyLabels,
     /// The label `kubernetes.io/service-name`: the Service, in the same namespace, that the endpoints serve.
-    pub service: Option<String>,
+    pub service: Option<Text>,
     /// `ports`, without those that have no number (which the API takes for "all ports" and a proxy cannot serve).
     pub ports: Vec<EndpointPort>,
     /// `endpoints`, without those that have no address. Empty for address types that are no IP family.
@@ -54,6 +54,8 @@ impl EndpointSlice {
 
     /// Has what many slices have in common once.
     pub(crate) fn share(&mut self, texts: &mut Texts) {
+        texts.share(&mut self.name.namespace);
+        self.ports.iter_mut().for_each(|port| texts.share(&mut port.name));
         for endpoint in &mut self.endpoints {
             endpoint.node.iter_mut().for_each(|node| texts.share(node));
             let Some(hints) = &mut endpoint.hints else { continue };
@@ -66,7 +68,7 @@ impl EndpointSlice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// Name of the Service's port that it answers.
-    pub name: String,
+    pub name: Text,
     /// Port of the endpoints.
     pub port: NonZeroU16,
     /// Protocol.
@@ -131,7 +133,7 @@ impl TryFrom<&discovery::EndpointSlice> for EndpointSlice {
         Ok(Self {
             name,
             labels: ProxyLabels::of(&api.metadata),
-            service: service.filter(|service| !service.is_empty()).cloned(),
+            service: service.filter(|service| !service.is_empty()).map(|service| Text::from(&**service)),
             ports,
             endpoints,
             trigger: Trigger { time: trigger_time(api), is_v6: api.address_type == "IPv6" },

@@ -35,7 +35,7 @@ impl TryFrom<&ServiceName> for ServicePort {
     fn try_from(name: &ServiceName) -> Result<Self, NotAName> {
         Ok(Self {
             service: ObjectName::new(text(&name.namespace)?, text(&name.name)?),
-            port_name: text(&name.port_name)?.to_owned(),
+            port_name: text(&name.port_name)?.into(),
             port: u16::from_be_bytes(name.port),
             protocol: Protocol::from_number(name.proto).ok_or(NotAName)?,
             family: match name.family {
@@ -67,14 +67,14 @@ mod tests {
     fn a_name_survives_the_way_into_the_map_and_back() {
         let longest = ServicePort {
             service: ObjectName::new("n".repeat(63), "s".repeat(63)),
-            port_name: "p".repeat(15),
+            port_name: "p".repeat(15).into(),
             port: 65535,
             protocol: Protocol::Udp,
             family: Family::V6,
         };
         let shortest = ServicePort {
             service: ObjectName::new("n", "s"),
-            port_name: String::new(),
+            port_name: "".into(),
             port: 1,
             protocol: Protocol::Tcp,
             family: Family::V4,

@@ -2,12 +2,13 @@
 
 use super::Owner;
 use crate::event::Event;
-use crate::object::{EndpointSlice, Object, ObjectName, ObjectRef};
+use crate::object::{EndpointSlice, Object, ObjectName, ObjectRef, Trigger};
 
 /// What an event is about, as far as it is counted.
 pub(super) enum Seen {
     Service,
-    Slice(Box<EndpointSlice>),
+    /// With the Service that it is of.
+    Slice(Option<ObjectName>, Trigger),
     /// With the Service that it was of.
     SliceGone(Option<ObjectName>),
     Other,
@@ -19,7 +20,7 @@ impl Owner {
         match event {
             Event::Apply(object) => match object.as_ref() {
                 Object::Service(_) => Seen::Service,
-                Object::EndpointSlice(slice) => Seen::Slice(Box::new(slice.clone())),
+                Object::EndpointSlice(slice) => Seen::Slice(slice.service_name(), slice.trigger),
                 Object::Node(_) | Object::ServiceCidr(_) => Seen::Other,
             },
             Event::Delete(ObjectRef::Service(_)) => Seen::Service,
@@ -36,9 +37,11 @@ impl Owner {
     pub(super) fn count(&mut self, seen: Seen) {
         match seen {
             Seen::Service => self.state.metrics().service_changed(),
-            Seen::Slice(slice) => {
+            Seen::Slice(service, trigger) => {
                 self.state.metrics().endpoints_changed();
-                self.triggers.changed(&slice);
+                if let Some(service) = service {
+                    self.triggers.changed(service, trigger);
+                }
             }
             Seen::SliceGone(service) => {
                 self.state.metrics().endpoints_changed();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::model::Family;
-use crate::object::{EndpointSlice, ObjectName};
+use crate::object::{ObjectName, Trigger};
 
 /// No more are remembered: where applying fails for long, the first ones say enough.
 const MOST: usize = 10_000;
@@ -25,11 +25,11 @@ impl Triggers {
         Self { start, waiting: Vec::new() }
     }
 
-    /// A slice is another one.
-    pub(super) fn changed(&mut self, slice: &EndpointSlice) {
-        let Some((service, time)) = slice.service_name().zip(slice.trigger.time) else { return };
+    /// A slice of this Service is another one.
+    pub(super) fn changed(&mut self, service: ObjectName, trigger: Trigger) {
+        let Some(time) = trigger.time else { return };
         if time > self.start && self.waiting.len() < MOST {
-            let family = if slice.trigger.is_v6 { Family::V6 } else { Family::V4 };
+            let family = if trigger.is_v6 { Family::V6 } else { Family::V4 };
             self.waiting.push((service, family, time));
         }
     }
@@ -50,44 +50,36 @@ impl Triggers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{ProxyLabels, Trigger};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap_or_default()
     }
 
-    fn slice(service: &str, time: Option<i64>, is_v6: bool) -> EndpointSlice {
-        EndpointSlice {
-            name: ObjectName::new("default", format!("{service}-1")),
-            labels: ProxyLabels::default(),
-            service: Some(service.to_owned()),
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            trigger: Trigger { time: time.map(at), is_v6 },
-        }
+    fn notice(triggers: &mut Triggers, service: &str, time: Option<i64>, is_v6: bool) {
+        triggers.changed(ObjectName::new("default", service), Trigger { time: time.map(at), is_v6 });
     }
 
     #[test]
     fn times_wait_for_their_family() {
         let mut triggers = Triggers::new(at(0));
-        triggers.changed(&slice("web", Some(10), false));
-        triggers.changed(&slice("web", Some(12), true));
-        triggers.changed(&slice("web", None, true));
-        triggers.changed(&slice("web", Some(-5), false));
+        notice(&mut triggers, "web", Some(10), false);
+        notice(&mut triggers, "web", Some(12), true);
+        notice(&mut triggers, "web", None, true);
+        notice(&mut triggers, "web", Some(-5), false);
         assert_eq!(triggers.programmed(&[Family::V4], at(13)), [(Family::V4, Duration::from_secs(3))]);
         assert_eq!(triggers.programmed(&[Family::V4], at(14)), []);
         let both = [Family::V4, Family::V6];
         assert_eq!(triggers.programmed(&both, at(14)), [(Family::V6, Duration::from_secs(2))]);
         // A clock that differs from the control plane's gives no negative times.
-        triggers.changed(&slice("web", Some(20), false));
+        notice(&mut triggers, "web", Some(20), false);
         assert_eq!(triggers.programmed(&both, at(19)), [(Family::V4, Duration::ZERO)]);
     }
 
     #[test]
     fn what_is_deleted_is_forgotten() {
         let mut triggers = Triggers::new(at(0));
-        triggers.changed(&slice("web", Some(10), false));
-        triggers.changed(&slice("db", Some(11), false));
+        notice(&mut triggers, "web", Some(10), false);
+        notice(&mut triggers, "db", Some(11), false);
         triggers.deleted(&ObjectName::new("default", "web"));
         assert_eq!(triggers.programmed(&[Family::V4], at(12)), [(Family::V4, Duration::from_secs(1))]);
     }
@@ -108,7 +100,7 @@ mod tests {
             let mut triggers = Triggers::new(at(0));
             for change in changes.split_whitespace() {
                 match change.split_once('@') {
-                    Some((service, time)) => triggers.changed(&slice(service, time.parse().ok(), false)),
+                    Some((service, time)) => notice(&mut triggers, service, time.parse().ok(), false),
                     None => triggers.deleted(&ObjectName::new("default", change.trim_end_matches('-'))),
                 }
             }

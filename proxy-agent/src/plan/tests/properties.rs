@@ -12,7 +12,7 @@ use crate::object::{ObjectName, Protocol};
 fn service_port(index: usize) -> ServicePort {
     ServicePort {
         service: ObjectName::new("default", format!("s{index}")),
-        port_name: String::new(),
+        port_name: "".into(),
         port: 80,
         protocol: if index == 2 { Protocol::Udp } else { Protocol::Tcp },
         family: if index >= 4 { Family::V6 } else { Family::V4 },
