@@ -1,6 +1,6 @@
 //! From objects to frontends and backends.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use super::health::NoLocal;
 use super::node_ports::{LOOPBACK, node_port_addresses};
 use super::service_nets::{overlap_message, overlaps, service_nets};
 use super::slices::Endpoints;
-use super::{Desired, DesiredFrontend, DesiredPort, Family, ModelOptions, NodeView, ServicePort};
+use super::{Desired, DesiredFrontend, DesiredPort, Family, ModelOptions, NodeView, ServicePort, SortedMap};
 use crate::object::{Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType};
 use crate::store::Store;
 
@@ -56,9 +56,7 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         model.service(service, &mut wanted);
     }
     model.claim(&mut wanted);
-    for wanted in wanted {
-        model.serve(wanted);
-    }
+    model.desired.ports = wanted.into_iter().filter_map(|wanted| model.serve(wanted)).collect();
     model.desired.external_ips = model.desired.ports.values().flat_map(external_ips).collect();
     for slice in store.slices().filter(|slice| slice.labels.are_for(proxy) && slice.service.is_none()) {
         let message = "has no label kubernetes.io/service-name, so it belongs to no Service: ignored";
@@ -89,7 +87,7 @@ pub(super) struct Wanted<'a> {
     pub(super) spec: &'a PortSpec,
     port: ServicePort,
     pub(super) asked: Vec<Asked>,
-    pub(super) got: BTreeMap<(IpAddr, u16), DesiredFrontend>,
+    pub(super) got: SortedMap<(IpAddr, u16), DesiredFrontend>,
 }
 
 /// What is the same for all Services.
@@ -164,7 +162,7 @@ impl<'a> Model<'a> {
                     family: Family::of(*address),
                 };
                 let asked = frontends(&self.ground, service, spec, *address);
-                wanted.push(Wanted { service, spec, port, asked, got: BTreeMap::new() });
+                wanted.push(Wanted { service, spec, port, asked, got: SortedMap::default() });
             }
         }
     }
@@ -182,7 +180,9 @@ impl<'a> Model<'a> {
                     let winner = self.claims.entry((*address, *number, spec.protocol)).or_insert_with(|| port.clone());
                     if winner == port {
                         // What it has as another kind already is no loss.
-                        got.entry((*address, *number)).or_insert(*frontend);
+                        if !got.contains_key(&(*address, *number)) {
+                            got.insert((*address, *number), *frontend);
+                        }
                         continue;
                     }
                     // One line for a NodePort, not one for each address of the node.
@@ -200,11 +200,11 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Finds the backends of a Service port that has a frontend.
-    pub(super) fn serve(&mut self, wanted: Wanted<'_>) {
+    /// Finds the backends of a Service port. `None` where it has no frontend.
+    pub(super) fn serve(&self, wanted: Wanted<'_>) -> Option<(ServicePort, DesiredPort)> {
         let Wanted { service, spec, port, asked: _, got: frontends } = wanted;
         if frontends.is_empty() {
-            return;
+            return None;
         }
         let (backends, has_endpoints) = self.endpoints.of(service, spec, port.family, &frontends);
         let source_ranges = if frontends.values().any(|frontend| frontend.guarded) {
@@ -213,7 +213,7 @@ impl<'a> Model<'a> {
             BTreeSet::new()
         };
         let desired = DesiredPort { backends, has_endpoints, affinity: service.affinity, source_ranges, frontends };
-        self.desired.ports.insert(port, desired);
+        Some((port, desired))
     }
 
     fn health_check(&mut self, service: &Service) {

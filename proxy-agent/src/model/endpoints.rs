@@ -1,9 +1,9 @@
 //! Which endpoints of a Service port new connections may go to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{DesiredBackend, Lists};
+use super::{DesiredBackend, Lists, SortedMap};
 
 /// An endpoint of a Service port, put together from all that the slices say about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Categorized {
     pub(super) fn backends(
         &self,
         candidates: &BTreeMap<SocketAddr, Candidate<'_>>,
-    ) -> BTreeMap<SocketAddr, DesiredBackend> {
+    ) -> SortedMap<(IpAddr, u16), DesiredBackend> {
         let backends = candidates.iter().filter_map(|(address, candidate)| {
             let lists = match (self.cluster.contains(address), self.local.contains(address)) {
                 (true, true) => Lists::Both,
@@ -162,7 +162,7 @@ impl Categorized {
                 (false, true) => Lists::Local,
                 (false, false) => return None,
             };
-            Some((*address, DesiredBackend { local: candidate.local, lists }))
+            Some(((address.ip(), address.port()), DesiredBackend { local: candidate.local, lists }))
         });
         backends.collect()
     }

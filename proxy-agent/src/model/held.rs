@@ -139,7 +139,7 @@ impl Held {
         for wanted in &mut wanted {
             self.claim(wanted)?;
         }
-        wanted.into_iter().for_each(|wanted| model.serve(wanted));
+        let ports: Vec<_> = wanted.into_iter().filter_map(|wanted| model.serve(wanted)).collect();
         if !model.problems.is_empty() {
             return None;
         }
@@ -151,7 +151,7 @@ impl Held {
         if !changes.cluster_ips.iter().all(is_known) {
             return None;
         }
-        let Desired { ports, health_checks, .. } = model.desired;
+        let Desired { health_checks, .. } = model.desired;
         changes.health_checks |= !health_checks.is_empty();
         self.desired.health_checks.extend(health_checks);
         for (port, want) in ports {
@@ -197,7 +197,7 @@ impl Held {
         let mut external = BTreeSet::new();
         for port in ports {
             let want = self.desired.ports.remove(&port)?;
-            for ((address, number), frontend) in &want.frontends {
+            for ((address, number), frontend) in want.frontends.iter() {
                 self.claimed.remove(&(*address, *number, port.protocol));
                 addresses.extend((frontend.kind == FrontendKind::ClusterIp).then_some(*address));
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::policies;
-use super::{DesiredBackend, DesiredFrontend, Family, HealthCheck, ModelOptions, NodeView};
+use super::{DesiredBackend, DesiredFrontend, Family, HealthCheck, ModelOptions, NodeView, SortedMap};
 use crate::object::{EndpointPort, EndpointSlice, PortSpec, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
 
@@ -28,8 +28,8 @@ impl<'a> Endpoints<'a> {
         service: &Service,
         spec: &PortSpec,
         family: Family,
-        frontends: &BTreeMap<(IpAddr, u16), DesiredFrontend>,
-    ) -> (BTreeMap<SocketAddr, DesiredBackend>, bool) {
+        frontends: &SortedMap<(IpAddr, u16), DesiredFrontend>,
+    ) -> (SortedMap<(IpAddr, u16), DesiredBackend>, bool) {
         let candidates = self.candidates(service, spec, family);
         let categorized = categorize_endpoints(&candidates, policies(frontends.values()), self.place);
         (categorized.backends(&candidates), categorized.any)

@@ -95,7 +95,10 @@ fn short(desired: &Desired) -> Vec<String> {
     let one = |(port, entry): (&super::ServicePort, &super::DesiredPort)| {
         let frontends =
             entry.frontends.iter().map(|((ip, number), rule)| format!("{} {ip} {number}", rule.kind.name()));
-        let backends = entry.backends.iter().map(|(at, b)| format!("{at}{}", if b.local { "*" } else { "" }));
+        let backends = entry.backends.iter().map(|(at, backend)| {
+            let at = std::net::SocketAddr::from(*at);
+            format!("{at}{}", if backend.local { "*" } else { "" })
+        });
         let (frontends, backends): (Vec<_>, Vec<_>) = (frontends.collect(), backends.collect());
         format!("{port} {} {}: {} => {}", port.family, port.protocol, frontends.join(", "), backends.join(" "))
     };

@@ -1,7 +1,7 @@
 //! The part of a plan that concerns one family.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proxy_common::maglev;
@@ -250,12 +250,12 @@ impl<'a, A: PlanFamily> Builder<'a, A> {
             // Of two entries for one endpoint, which only damage can bring, the first stays.
             present.entry((backend.addr, backend.port)).or_insert(id);
         }
-        let mut backends: Vec<(&SocketAddr, &DesiredBackend)> =
+        let mut backends: Vec<(&(IpAddr, u16), &DesiredBackend)> =
             want.backends.iter().filter(|(_, backend)| is_used(want, backend.lists)).collect();
         backends.sort_by_key(|(_, backend)| backend.lists);
-        let wanted = backends.into_iter().filter_map(|(address, backend)| {
-            let addr = A::from_ip(address.ip())?;
-            let port = address.port().to_be_bytes();
+        let wanted = backends.into_iter().filter_map(|((address, port), backend)| {
+            let addr = A::from_ip(*address)?;
+            let port = port.to_be_bytes();
             let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
             let flags = Backend::<A>::LIVE
                 | flag(backend.local, Backend::<A>::LOCAL)

@@ -58,10 +58,10 @@ fn categorize(uses: Uses, zone: Option<&str>, endpoints: &[&str]) -> String {
     let lists = [
         numbers(&|at| chosen.cluster.contains(at)),
         numbers(&|at| chosen.local.contains(at)),
-        numbers(&|at| reachable.contains_key(at)),
+        numbers(&|at| reachable.contains_key(&(at.ip(), at.port()))),
     ];
     let merged: BTreeSet<_> = chosen.cluster.union(&chosen.local).copied().collect();
-    assert_eq!(reachable.keys().copied().collect::<BTreeSet<_>>(), merged);
+    assert_eq!(reachable.keys().copied().map(SocketAddr::from).collect::<BTreeSet<_>>(), merged);
     assert!(chosen.any || reachable.is_empty(), "who can be reached serves");
     let elsewhere = if chosen.any && reachable.is_empty() { "!" } else { "" };
     format!("{}|{}|{}{elsewhere}", lists[0], lists[1], lists[2])

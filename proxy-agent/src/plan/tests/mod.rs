@@ -6,7 +6,7 @@ mod properties;
 mod scenarios;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
@@ -16,7 +16,9 @@ use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey,
 
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan, plan_changes};
-use crate::model::{Changes, Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort};
+use crate::model::{
+    Changes, Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort, SortedMap,
+};
 use crate::object::{ObjectName, Protocol};
 
 const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 100_000, ranges: 1000 };
@@ -66,16 +68,16 @@ fn read(realized: &Realized, port: &ServicePort) -> DesiredPort {
         let mut read = DesiredPort::default();
         let Some(id) = realized.id(port) else { return read };
         for (_, backend) in tables.backends_of(id) {
-            let at = SocketAddr::new(backend.addr.to_ip(), u16::from_be_bytes(backend.port));
+            let at = (backend.addr.to_ip(), u16::from_be_bytes(backend.port));
             let is = |flag: u8| backend.flags & flag != 0;
             let lists = match (is(Backend::<A>::CLUSTER), is(Backend::<A>::POLICY_LOCAL)) {
                 (true, true) => Lists::Both,
                 (true, false) => Lists::Cluster,
                 (false, true) => Lists::Local,
-                (false, false) => panic!("{port} has {at} for nothing"),
+                (false, false) => panic!("{port} has {at:?} for nothing"),
             };
             let known = read.backends.insert(at, DesiredBackend { local: backend.is_local(), lists });
-            assert!(known.is_none(), "{port} has {at} twice");
+            assert!(known.is_none(), "{port} has {at:?} twice");
         }
         read.source_ranges = ranges::<A>(realized, id);
         let mut common = BTreeSet::new();

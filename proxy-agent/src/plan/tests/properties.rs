@@ -69,14 +69,14 @@ fn desired_port(family: Family, addresses: &BTreeMap<u8, FrontendKind>, nature: 
         };
         ((address(family, *last), 80), rule)
     });
-    let frontends: BTreeMap<_, _> = frontends.collect();
+    let frontends: SortedMap<_, _> = frontends.collect();
     let uses = |list| frontends.values().any(|rule| rule.inside == list || rule.outside == list);
     let backends = nature.backends.iter().filter(|(_, (_, lists))| {
         [List::Cluster, List::Local].into_iter().any(|list| lists.contain(list) && uses(list))
     });
-    let backends: BTreeMap<_, _> = backends
+    let backends: SortedMap<_, _> = backends
         .map(|(last, (local, lists))| {
-            let at = SocketAddr::new(address(family, 100 + last), 8080);
+            let at = (address(family, 100 + last), 8080);
             (at, DesiredBackend { local: *local, lists: *lists })
         })
         .collect();

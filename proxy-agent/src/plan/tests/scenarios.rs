@@ -19,8 +19,8 @@ fn desired(backends: &[u8]) -> Desired {
 }
 
 /// 10.244.0.N:8080; number 1 is on this node.
-fn backend(last: u8, lists: Lists) -> (SocketAddr, DesiredBackend) {
-    (SocketAddr::from(([10, 244, 0, last], 8080)), DesiredBackend { local: last == 1, lists })
+fn backend(last: u8, lists: Lists) -> ((IpAddr, u16), DesiredBackend) {
+    ((IpAddr::from([10, 244, 0, last]), 8080), DesiredBackend { local: last == 1, lists })
 }
 
 /// Operations in short, IPv4 only: slots one by one, up to the tables that come behind them.
@@ -362,7 +362,7 @@ fn ranges_come_before_the_frontends_that_ask_about_them_and_go_after() {
     let guarded = |ranges: &[&str]| {
         let mut wanted = desired(&[2]);
         let port = wanted.ports.get_mut(&web()).unwrap();
-        port.frontends.clear();
+        port.frontends = SortedMap::default();
         let rule = DesiredFrontend { guarded: !ranges.is_empty(), ..frontend(FrontendKind::LoadBalancer) };
         port.frontends.insert((IpAddr::from([192, 0, 2, 9]), 80), rule);
         port.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
