@@ -1,6 +1,7 @@
 //! What the maps hold.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maps::ServiceName;
@@ -9,6 +10,7 @@ use super::name::FREE;
 use super::tables::FirstFree;
 use super::{Capacities, FamilyTables, Op};
 use crate::model::ServicePort;
+use crate::object::Texts;
 
 /// A copy of the maps.
 ///
@@ -18,8 +20,9 @@ use crate::model::ServicePort;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Realized {
     /// The names in use, by id. `None` is an entry that names no Service port.
-    names: BTreeMap<u32, Option<ServicePort>>,
-    ids: HashMap<ServicePort, u32>,
+    names: BTreeMap<u32, Option<Arc<ServicePort>>>,
+    ids: HashMap<Arc<ServicePort>, u32>,
+    texts: Texts,
     /// Of those without a name.
     free_id: FirstFree,
     v4: FamilyTables<Ipv4>,
@@ -47,7 +50,11 @@ impl Realized {
             self.free_id.0 = self.free_id.0.min(id.max(1));
             return;
         }
-        let port = ServicePort::try_from(name).ok();
+        let port = ServicePort::try_from(name).ok().map(|mut port| {
+            self.texts.share(&mut port.service.namespace);
+            self.texts.share(&mut port.port_name);
+            Arc::new(port)
+        });
         if let Some(port) = &port {
             // Two ids of one name can only come from damage. The first stays, a plan removes the other.
             self.ids.entry(port.clone()).and_modify(|first| *first = id.min(*first)).or_insert(id);
@@ -75,12 +82,12 @@ impl Realized {
 
     /// The Service port that an id stands for.
     pub fn service(&self, id: u32) -> Option<&ServicePort> {
-        self.names.get(&id).and_then(Option::as_ref)
+        self.names.get(&id).and_then(Option::as_deref)
     }
 
     /// The Service port ids in use. `None` where the entry names no Service port.
     pub fn services(&self) -> impl ExactSizeIterator<Item = (u32, Option<&ServicePort>)> {
-        self.names.iter().map(|(id, port)| (*id, port.as_ref()))
+        self.names.iter().map(|(id, port)| (*id, port.as_deref()))
     }
 
     /// How large the maps have to be, at least, to hold this.

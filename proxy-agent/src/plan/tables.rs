@@ -19,7 +19,8 @@ pub struct FamilyTables<A: PlanFamily> {
     backends: Vec<Backend<A>>,
     /// By index; 0 where never written.
     slots: Vec<u32>,
-    frontends_of: HashMap<u32, BTreeSet<FrontendKey<A>>>,
+    /// Most Service ports have one or two.
+    frontends_of: BTreeSet<(u32, FrontendKey<A>)>,
     backends_of: HashMap<u32, BTreeSet<u32>>,
     ranges_of: HashMap<u32, BTreeSet<RangeKey<A>>>,
     service_nets: [ServiceNet<A>; SERVICE_NETS as usize],
@@ -57,14 +58,14 @@ impl<A: PlanFamily> FamilyTables<A> {
                 slot_ranges(frontend).for_each(|range| self.slot_use.enter(range));
                 if let Some(old) = self.frontends.insert(*key, *frontend) {
                     slot_ranges(&old).for_each(|range| self.slot_use.leave(range));
-                    take_out(&mut self.frontends_of, old.service, key);
+                    self.frontends_of.remove(&(old.service, *key));
                 }
-                self.frontends_of.entry(frontend.service).or_default().insert(*key);
+                self.frontends_of.insert((frontend.service, *key));
             }
             FamilyOp::DeleteFrontend { key } => {
                 if let Some(old) = self.frontends.remove(key) {
                     slot_ranges(&old).for_each(|range| self.slot_use.leave(range));
-                    take_out(&mut self.frontends_of, old.service, key);
+                    self.frontends_of.remove(&(old.service, *key));
                 }
             }
             FamilyOp::SetServiceNet { index, net } => {
@@ -126,8 +127,9 @@ impl<A: PlanFamily> FamilyTables<A> {
 
     /// The frontends of a Service port id, in the order of their keys.
     pub fn frontends_of(&self, service: u32) -> impl Iterator<Item = (&FrontendKey<A>, &Frontend)> {
-        let keys = self.frontends_of.get(&service).into_iter().flatten();
-        keys.filter_map(|key| self.frontends.get(key).map(|frontend| (key, frontend)))
+        let first = FrontendKey::new(A::default(), [0; 2], 0);
+        let keys = self.frontends_of.range((service, first)..).take_while(move |(owner, _)| *owner == service);
+        keys.filter_map(|(_, key)| self.frontends.get(key).map(|frontend| (key, frontend)))
     }
 
     /// The entry of a backend id, live or free. All zero where it was never written.
@@ -190,7 +192,7 @@ impl<A: PlanFamily> FamilyTables<A> {
     /// Whether frontends, backends or ranges refer to a Service port id.
     pub(super) fn refers_to(&self, service: u32) -> bool {
         let has_ranges = RangeKey::<A>::is_service(service) && self.ranges_of.contains_key(&service);
-        self.frontends_of.contains_key(&service) || self.backends_of.contains_key(&service) || has_ranges
+        self.frontends_of(service).next().is_some() || self.backends_of.contains_key(&service) || has_ranges
     }
 
     /// How large the maps of this family have to be, at least, to hold this.
@@ -208,7 +210,8 @@ impl<A: PlanFamily> FamilyTables<A> {
     /// The Service port ids that frontends, backends or ranges refer to.
     pub(super) fn services(&self) -> impl Iterator<Item = u32> {
         let owners = self.ranges_of.keys().filter(|owner| RangeKey::<A>::is_service(**owner));
-        self.frontends_of.keys().chain(self.backends_of.keys()).chain(owners).copied()
+        let fronted = self.frontends_of.iter().map(|(service, _)| service);
+        fronted.chain(self.backends_of.keys()).chain(owners).copied()
     }
 }
 
