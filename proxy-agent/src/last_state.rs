@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::Event;
 use crate::object::{EndpointSlice, Kind, Node, Object, Service, ServiceCidr};
@@ -18,16 +19,26 @@ use crate::store::Store;
 /// Changes with the types of the objects: a file of another format is not read.
 const FORMAT: u32 = 2;
 
-/// All objects that were known.
+/// All objects that were known. Those of a store stay its own: while the file is written, they are in memory once.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LastState {
     format: u32,
     /// Seconds since 1970 (UTC).
     written: i64,
-    services: Vec<Service>,
-    slices: Vec<EndpointSlice>,
+    #[serde(serialize_with = "shared", deserialize_with = "to_share")]
+    services: Vec<Arc<Service>>,
+    #[serde(serialize_with = "shared", deserialize_with = "to_share")]
+    slices: Vec<Arc<EndpointSlice>>,
     nodes: Vec<Node>,
     service_cidrs: Vec<ServiceCidr>,
+}
+
+fn shared<T: Serialize, S: Serializer>(objects: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(objects.iter().map(Arc::as_ref))
+}
+
+fn to_share<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<T>>, D::Error> {
+    Ok(Vec::deserialize(deserializer)?.into_iter().map(Arc::new).collect())
 }
 
 /// The file cannot be used.
@@ -104,9 +115,10 @@ impl LastState {
     pub fn write(&self, path: &Path) -> Result<(), LastStateError> {
         let write = || -> io::Result<()> {
             let draft = path.with_extension("draft");
-            let mut file = File::create(&draft)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
+            let mut file = BufWriter::new(File::create(&draft)?);
+            serde_json::to_writer(&mut file, self)?;
+            file.flush()?;
+            file.get_ref().sync_all()?;
             fs::rename(draft, path)
         };
         write().map_err(|source| LastStateError::File { action: "writing", path: path.to_owned(), source })
@@ -125,8 +137,8 @@ impl LastState {
     /// The events that make a store know what it does not know yet. What it has a full list of stays as it is, and so does
     /// each object that it has.
     pub fn missing_in(self, store: &Store) -> Vec<Event> {
-        let objects = self.services.into_iter().map(Object::Service);
-        let objects = objects.chain(self.slices.into_iter().map(Object::EndpointSlice));
+        let objects = self.services.into_iter().map(Arc::unwrap_or_clone).map(Object::Service);
+        let objects = objects.chain(self.slices.into_iter().map(Arc::unwrap_or_clone).map(Object::EndpointSlice));
         let objects = objects.chain(self.nodes.into_iter().map(Object::Node));
         let objects: Vec<_> = objects.chain(self.service_cidrs.into_iter().map(Object::ServiceCidr)).collect();
         let mut events = Vec::new();
@@ -228,7 +240,10 @@ spec: {cidrs: [10.96.0.0/16]}
             store.apply(event);
         }
         assert!(store.is_synced() && store.services().count() == 0 && store.node("n1").is_some());
-        assert_eq!(store.slices().cloned().map(Object::EndpointSlice).collect::<Vec<_>>(), [slice]);
+        assert_eq!(
+            store.slices().map(|slice| Object::EndpointSlice(slice.as_ref().clone())).collect::<Vec<_>>(),
+            [slice]
+        );
         assert!(state().missing_in(&known()).is_empty());
     }
 

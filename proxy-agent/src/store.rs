@@ -75,7 +75,7 @@ impl Scope {
 /// Every Service, EndpointSlice, Node and ServiceCIDR that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    services: BTreeMap<ObjectName, Box<Service>>,
+    services: BTreeMap<ObjectName, Arc<Service>>,
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     nodes: BTreeMap<String, Node>,
     service_cidrs: BTreeMap<String, ServiceCidr>,
@@ -119,18 +119,18 @@ impl Store {
     }
 
     /// The Services, by name.
-    pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values().map(Box::as_ref)
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
     }
 
     /// A Service.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name).map(Box::as_ref)
+        self.services.get(name).map(Arc::as_ref)
     }
 
     /// The EndpointSlices, by name.
-    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.values().map(Arc::as_ref)
+    pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.slices.values()
     }
 
     /// An EndpointSlice.
@@ -173,7 +173,7 @@ impl Store {
             Object::Service(mut service) => {
                 service.share(&mut self.texts);
                 let name = service.name.clone();
-                Scope::of_service(name.clone(), replace(&mut self.services, name, Box::new(service)))
+                Scope::of_service(name.clone(), replace(&mut self.services, name, Arc::new(service)))
             }
             Object::Node(node) => Scope::of(replace(&mut self.nodes, node.name.clone(), node)),
             Object::ServiceCidr(ranges) => Scope::of(replace(&mut self.service_cidrs, ranges.name.clone(), ranges)),

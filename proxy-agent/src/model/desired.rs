@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use proxy_common::maps::FrontendKind;
@@ -29,7 +30,8 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
     let node_addresses = own_addresses(node, view);
     let mut model = Model::new(&parts, Desired { local_ranges, node_addresses, ..Desired::default() });
     let proxy = options.proxy_name.as_deref();
-    let has_addresses = |service: &&Service| !service.headless && service.service_type != ServiceType::ExternalName;
+    let has_addresses =
+        |service: &&Arc<Service>| !service.headless && service.service_type != ServiceType::ExternalName;
     for service in store.services().filter(has_addresses) {
         let is_ours = service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
         let Desired { cluster_ips, left_to_others, .. } = &mut model.desired;
@@ -51,7 +53,8 @@ pub fn desired(store: &Store, view: &NodeView, options: &ModelOptions) -> Option
         model.problems.push(Problem { place: None, object: None, message });
     }
     let mut wanted = Vec::new();
-    let ours = |service: &&Service| service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
+    let ours =
+        |service: &&Arc<Service>| service.labels.are_for(proxy) && !options.skip_services.contains(&service.name);
     for service in store.services().filter(ours) {
         model.service(service, &mut wanted);
     }
