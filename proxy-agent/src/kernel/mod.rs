@@ -13,6 +13,7 @@ mod direction;
 mod error;
 mod expire;
 mod flows;
+mod heap;
 mod hierarchy;
 mod map;
 mod mapping;
@@ -52,6 +53,11 @@ pub fn device_name(ifindex: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()?;
     // nix gives an empty name where the device does not exist.
     (!name.is_empty()).then_some(name)
+}
+
+/// Gives memory back to the kernel that is free, but kept by the allocator.
+pub fn trim_heap() {
+    heap::trim();
 }
 
 /// Whole seconds since boot, the clock of the programs (CLOCK_MONOTONIC).

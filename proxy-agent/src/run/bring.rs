@@ -8,7 +8,7 @@ use super::services::{Failed, Round};
 use super::{FAMILIES, OTHERS, OVERLAP, Owner};
 use crate::devices::Decision;
 use crate::events::Notice;
-use crate::kernel::Sizes;
+use crate::kernel::{Sizes, trim_heap};
 use crate::model::{Family, NodeView, overlap_message};
 use crate::object::Kind;
 use crate::output::chain;
@@ -21,6 +21,8 @@ impl Owner {
     /// again.
     pub(super) fn bring_into_kernel(&mut self) -> bool {
         let mut scope = std::mem::take(&mut self.pending);
+        // Both look at everything there is.
+        let takes_memory = self.inspects || !self.is_ready;
         // Looking at the network takes note of its changes.
         if self.inspects || !self.is_ready || self.network.has_changed().unwrap_or_default() {
             scope = Scope::Everything;
@@ -39,6 +41,8 @@ impl Owner {
         };
         if !is_done {
             self.pending = Scope::Everything;
+        } else if takes_memory {
+            trim_heap();
         }
         is_done
     }
