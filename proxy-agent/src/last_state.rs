@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::object::{EndpointSlice, Kind, Node, Object, Service, ServiceCidr};
@@ -25,20 +25,10 @@ pub struct LastState {
     format: u32,
     /// Seconds since 1970 (UTC).
     written: i64,
-    #[serde(serialize_with = "shared", deserialize_with = "to_share")]
     services: Vec<Arc<Service>>,
-    #[serde(serialize_with = "shared", deserialize_with = "to_share")]
     slices: Vec<Arc<EndpointSlice>>,
     nodes: Vec<Node>,
     service_cidrs: Vec<ServiceCidr>,
-}
-
-fn shared<T: Serialize, S: Serializer>(objects: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(objects.iter().map(Arc::as_ref))
-}
-
-fn to_share<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<T>>, D::Error> {
-    Ok(Vec::deserialize(deserializer)?.into_iter().map(Arc::new).collect())
 }
 
 /// The file cannot be used.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use proxy_common::maps::ServiceName;
+use proxy_common::addr::Ipv4;
+use proxy_common::maps::{Flow, ServiceName};
 use serde::Serialize;
 
 use crate::model::ServicePort;
@@ -55,7 +56,7 @@ impl Names {
     pub(super) fn owner(&self, id: u32) -> Option<Owner> {
         let Some(Some(port)) = self.ports.get(&id) else {
             return (!self.is_filtered()).then(|| Owner {
-                service: if id == 0 { "-".to_owned() } else { format!("#{id}") },
+                service: if id == Flow::<Ipv4>::OF_NO_SERVICE { "-".to_owned() } else { format!("#{id}") },
                 namespace: String::new(),
                 name: String::new(),
                 port_name: String::new(),

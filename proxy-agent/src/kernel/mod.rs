@@ -37,6 +37,7 @@ pub use cleanup::{CleanupError, cleanup};
 pub use direction::Direction;
 pub use error::{AttachError, LoadError, MapError, MapSetError, PinError, XdpError};
 pub use flows::{FlowMove, flow_config};
+pub use heap::trim_heap;
 pub use hierarchy::Cgroup;
 pub use map::Map;
 pub use maps::{FamilyMaps, MapSet};
@@ -53,11 +54,6 @@ pub fn device_name(ifindex: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(ifindex).ok()?.into_string().ok()?;
     // nix gives an empty name where the device does not exist.
     (!name.is_empty()).then_some(name)
-}
-
-/// Gives memory back to the kernel that is free, but kept by the allocator.
-pub fn trim_heap() {
-    heap::trim();
 }
 
 /// Whole seconds since boot, the clock of the programs (CLOCK_MONOTONIC).

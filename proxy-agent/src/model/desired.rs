@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 use proxy_common::maps::FrontendKind;
 
 use super::frontends::{Asked, Ground, frontends, source_ranges};
@@ -12,7 +13,7 @@ use super::health::NoLocal;
 use super::node_ports::{LOOPBACK, node_port_addresses};
 use super::service_nets::{overlap_message, overlaps, service_nets};
 use super::slices::Endpoints;
-use super::{Desired, DesiredFrontend, DesiredPort, Family, ModelOptions, NodeView, ServicePort, SortedMap};
+use super::{Desired, DesiredFrontend, DesiredPort, Family, ModelOptions, NodeView, ServicePort};
 use crate::object::{Node, ObjectRef, PortSpec, Problem, Protocol, Service, ServiceType};
 use crate::store::Store;
 
@@ -90,7 +91,7 @@ pub(super) struct Wanted<'a> {
     pub(super) spec: &'a PortSpec,
     port: ServicePort,
     pub(super) asked: Vec<Asked>,
-    pub(super) got: SortedMap<(IpAddr, u16), DesiredFrontend>,
+    pub(super) got: LiteMap<(IpAddr, u16), DesiredFrontend>,
 }
 
 /// What is the same for all Services.
@@ -165,7 +166,7 @@ impl<'a> Model<'a> {
                     family: Family::of(*address),
                 };
                 let asked = frontends(&self.ground, service, spec, *address);
-                wanted.push(Wanted { service, spec, port, asked, got: SortedMap::default() });
+                wanted.push(Wanted { service, spec, port, asked, got: LiteMap::new() });
             }
         }
     }
@@ -183,9 +184,7 @@ impl<'a> Model<'a> {
                     let winner = self.claims.entry((*address, *number, spec.protocol)).or_insert_with(|| port.clone());
                     if winner == port {
                         // What it has as another kind already is no loss.
-                        if !got.contains_key(&(*address, *number)) {
-                            got.insert((*address, *number), *frontend);
-                        }
+                        got.entry((*address, *number)).or_insert(*frontend);
                         continue;
                     }
                     // One line for a NodePort, not one for each address of the node.

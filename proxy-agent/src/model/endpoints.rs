@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::{DesiredBackend, Lists, SortedMap};
+use litemap::LiteMap;
+
+use super::{DesiredBackend, Lists};
 
 /// An endpoint of a Service port, put together from all that the slices say about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +156,7 @@ impl Categorized {
     pub(super) fn backends(
         &self,
         candidates: &BTreeMap<SocketAddr, Candidate<'_>>,
-    ) -> SortedMap<(IpAddr, u16), DesiredBackend> {
+    ) -> LiteMap<(IpAddr, u16), DesiredBackend> {
         let backends = candidates.iter().filter_map(|(address, candidate)| {
             let lists = match (self.cluster.contains(address), self.local.contains(address)) {
                 (true, true) => Lists::Both,

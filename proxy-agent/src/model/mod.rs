@@ -12,7 +12,6 @@ mod node_ports;
 mod options;
 mod service_nets;
 mod slices;
-mod sorted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 use proxy_common::maps::FrontendKind;
 
 use crate::object::{ObjectName, Protocol, Text};
@@ -31,7 +31,6 @@ pub use node::is_eligible;
 pub use node_ports::NodePortAddresses;
 pub use options::{DetectLocal, ModelOptions};
 pub use service_nets::overlap_message;
-pub use sorted::SortedMap;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,9 +137,9 @@ pub struct Desired {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredPort {
     /// Address and port of each frontend. Never empty, and no two Service ports have one in common.
-    pub frontends: SortedMap<(IpAddr, u16), DesiredFrontend>,
+    pub frontends: LiteMap<(IpAddr, u16), DesiredFrontend>,
     /// Address and port of each backend that new connections may go to, by any of the frontends.
-    pub backends: SortedMap<(IpAddr, u16), DesiredBackend>,
+    pub backends: LiteMap<(IpAddr, u16), DesiredBackend>,
     /// Whether there is an endpoint that serves, here or not. A client whose list of backends is empty is dropped if
     /// there is, since it came to the wrong node, and refused if there is not.
     pub has_endpoints: bool,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use litemap::LiteMap;
+
 use super::endpoints::{Candidate, Place, categorize_endpoints};
 use super::frontends::policies;
-use super::{DesiredBackend, DesiredFrontend, Family, HealthCheck, ModelOptions, NodeView, SortedMap};
+use super::{DesiredBackend, DesiredFrontend, Family, HealthCheck, ModelOptions, NodeView};
 use crate::object::{EndpointPort, EndpointSlice, PortSpec, Service, ServiceType, TrafficPolicy};
 use crate::store::Store;
 
@@ -28,8 +30,8 @@ impl<'a> Endpoints<'a> {
         service: &Service,
         spec: &PortSpec,
         family: Family,
-        frontends: &SortedMap<(IpAddr, u16), DesiredFrontend>,
-    ) -> (SortedMap<(IpAddr, u16), DesiredBackend>, bool) {
+        frontends: &LiteMap<(IpAddr, u16), DesiredFrontend>,
+    ) -> (LiteMap<(IpAddr, u16), DesiredBackend>, bool) {
         let candidates = self.candidates(service, spec, family);
         let categorized = categorize_endpoints(&candidates, policies(frontends.values()), self.place);
         (categorized.backends(&candidates), categorized.any)

@@ -1,61 +1,10 @@
 //! Texts that many objects have in common.
 
-use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
-
 /// A text that never changes. Its clones are the same piece of memory.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(from = "String")]
-pub struct Text(Arc<str>);
-
-impl Deref for Text {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for Text {
-    fn borrow(&self) -> &str {
-        self
-    }
-}
-
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<String> for Text {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&**self, f)
-    }
-}
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-impl Serialize for Text {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self)
-    }
-}
+pub type Text = Arc<str>;
 
 /// Those of the texts that there are few of and that many objects have. Alike whatever is in it: it only saves memory.
 #[derive(Clone, Debug, Default)]
@@ -71,11 +20,11 @@ const FEW: usize = 1024;
 impl Texts {
     /// Has it share its memory with the same text elsewhere.
     pub(crate) fn share(&mut self, text: &mut Text) {
-        match self.known.get(&**text) {
+        match self.known.get(text) {
             Some(known) => *text = known.clone(),
             None => {
                 if self.known.len() >= self.most {
-                    self.known.retain(|known| Arc::strong_count(&known.0) > 1);
+                    self.known.retain(|known| Arc::strong_count(known) > 1);
                     self.most = FEW.max(2 * self.known.len());
                 }
                 self.known.insert(text.clone());
@@ -102,7 +51,7 @@ mod tests {
         let mut shared = ["n1", "n2", "n1"].map(Text::from);
         shared.iter_mut().for_each(|text| texts.share(text));
         let [one, other, again] = &shared;
-        assert!(Arc::ptr_eq(&one.0, &again.0) && !Arc::ptr_eq(&one.0, &other.0));
+        assert!(Arc::ptr_eq(one, again) && !Arc::ptr_eq(one, other));
         assert_eq!(shared, ["n1", "n2", "n1"].map(Text::from));
     }
 

@@ -10,15 +10,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 use proxy_common::addr::{Ipv4, Ipv6};
 use proxy_common::maglev;
 use proxy_common::maps::{Backend, Frontend, FrontendKey, FrontendKind, RangeKey, ServiceNet};
 
 use super::tables::slot_ranges;
 use super::{Capacities, FamilyOp, Op, PlanFamily, Realized, plan, plan_changes};
-use crate::model::{
-    Changes, Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort, SortedMap,
-};
+use crate::model::{Changes, Desired, DesiredBackend, DesiredFrontend, DesiredPort, Family, List, Lists, ServicePort};
 use crate::object::{ObjectName, Protocol};
 
 const ROOMY: Capacities = Capacities { services: 1000, frontends: 1000, backends: 1000, slots: 100_000, ranges: 1000 };

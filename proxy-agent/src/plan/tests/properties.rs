@@ -69,12 +69,12 @@ fn desired_port(family: Family, addresses: &BTreeMap<u8, FrontendKind>, nature: 
         };
         ((address(family, *last), 80), rule)
     });
-    let frontends: SortedMap<_, _> = frontends.collect();
+    let frontends: LiteMap<_, _> = frontends.collect();
     let uses = |list| frontends.values().any(|rule| rule.inside == list || rule.outside == list);
     let backends = nature.backends.iter().filter(|(_, (_, lists))| {
         [List::Cluster, List::Local].into_iter().any(|list| lists.contain(list) && uses(list))
     });
-    let backends: SortedMap<_, _> = backends
+    let backends: LiteMap<_, _> = backends
         .map(|(last, (local, lists))| {
             let at = (address(family, 100 + last), 8080);
             (at, DesiredBackend { local: *local, lists: *lists })

@@ -10,7 +10,7 @@ fn desired(backends: &[u8]) -> Desired {
         ((IpAddr::from([192, 0, 2, 1]), 30080), frontend(FrontendKind::NodePort)),
     ];
     let port = DesiredPort {
-        frontends: frontends.into(),
+        frontends: frontends.into_iter().collect(),
         backends: backends.iter().map(|last| backend(*last, Lists::Cluster)).collect(),
         has_endpoints: !backends.is_empty(),
         ..DesiredPort::default()
@@ -170,7 +170,7 @@ fn a_backend_that_turns_out_to_be_local_keeps_id_and_generation() {
     let mut maps = Realized::default();
     step(&mut maps, &desired(&[2]));
     let mut moved = desired(&[2]);
-    moved.ports.get_mut(&web()).unwrap().backends.values_mut().for_each(|backend| backend.local = true);
+    moved.ports.get_mut(&web()).unwrap().backends.iter_mut().for_each(|(_, backend)| backend.local = true);
     assert_eq!(step(&mut maps, &moved).0, ["backend 1 = 10.244.0.2 local of 1 generation 0"]);
 }
 
@@ -182,7 +182,7 @@ fn two_lists_in_one_stretch() {
         let port = wanted.ports.get_mut(&web()).unwrap();
         port.backends = backends.iter().map(|(last, lists)| backend(*last, *lists)).collect();
         port.has_endpoints = true;
-        for rule in port.frontends.values_mut().filter(|rule| rule.kind == FrontendKind::NodePort) {
+        for (_, rule) in port.frontends.iter_mut().filter(|(_, rule)| rule.kind == FrontendKind::NodePort) {
             rule.outside = List::Local;
         }
         wanted
@@ -241,10 +241,11 @@ fn two_lists_in_one_stretch() {
 fn a_table_for_each_list() {
     let mut wanted = desired(&[]);
     let port = wanted.ports.get_mut(&web()).unwrap();
-    port.backends = [backend(1, Lists::Both), backend(2, Lists::Cluster), backend(3, Lists::Local)].into();
+    port.backends =
+        [backend(1, Lists::Both), backend(2, Lists::Cluster), backend(3, Lists::Local)].into_iter().collect();
     port.has_endpoints = true;
-    let rules = port.frontends.values_mut().filter(|rule| rule.kind == FrontendKind::NodePort);
-    rules.zip([List::Local, List::Cluster]).for_each(|(rule, list)| rule.outside = list);
+    let rules = port.frontends.iter_mut().filter(|(_, rule)| rule.kind == FrontendKind::NodePort);
+    rules.zip([List::Local, List::Cluster]).for_each(|((_, rule), list)| rule.outside = list);
     let mut maps = Realized::default();
     let (ops, _) = step(&mut maps, &wanted);
     assert_eq!(
@@ -279,11 +280,10 @@ fn nodes_agree_upon_the_backend_of_a_slot() {
     let mut here = desired(&[1, 2, 3, 4]);
     let elsewhere = here.clone();
     let backends = &mut here.ports.get_mut(&web()).unwrap().backends;
-    backends.values_mut().zip([Lists::Cluster, Lists::Both, Lists::Cluster, Lists::Both]).for_each(
-        |(backend, lists)| {
-            (backend.local, backend.lists) = (lists == Lists::Both, lists);
-        },
-    );
+    let lists = [Lists::Cluster, Lists::Both, Lists::Cluster, Lists::Both];
+    for ((_, backend), lists) in backends.iter_mut().zip(lists) {
+        (backend.local, backend.lists) = (lists == Lists::Both, lists);
+    }
     assert_eq!(table(&here, &desired(&[3, 9])), table(&elsewhere, &Desired::default()));
 }
 
@@ -338,7 +338,7 @@ fn without_room_for_a_table_chance_decides() {
 fn slots_that_no_frontend_leads_to_are_not_relied_on() {
     let mut wanted = desired(&[]);
     let mut port = wanted.ports.remove(&web()).unwrap();
-    port.backends = [backend(1, Lists::Both), backend(2, Lists::Cluster)].into();
+    port.backends = [backend(1, Lists::Both), backend(2, Lists::Cluster)].into_iter().collect();
     port.has_endpoints = true;
     let local = DesiredFrontend { inside: List::Local, outside: List::Local, ..frontend(FrontendKind::ClusterIp) };
     port.frontends.insert((IpAddr::from([10, 0, 0, 0]), 80), local);
@@ -350,7 +350,7 @@ fn slots_that_no_frontend_leads_to_are_not_relied_on() {
     carry_out(&mut maps, &todo.ops[..=first]);
 
     let mut other = desired(&[5]).ports.remove(&web()).unwrap();
-    other.frontends = [((IpAddr::from([10, 96, 0, 99]), 80), frontend(FrontendKind::ClusterIp))].into();
+    other.frontends = [((IpAddr::from([10, 96, 0, 99]), 80), frontend(FrontendKind::ClusterIp))].into_iter().collect();
     wanted.ports.insert(ServicePort { port_name: "later".into(), ..web() }, other);
     let todo = plan(&wanted, &maps, &ROOMY);
     carry_out(&mut maps, &todo.ops);
@@ -362,7 +362,7 @@ fn ranges_come_before_the_frontends_that_ask_about_them_and_go_after() {
     let guarded = |ranges: &[&str]| {
         let mut wanted = desired(&[2]);
         let port = wanted.ports.get_mut(&web()).unwrap();
-        port.frontends = SortedMap::default();
+        port.frontends = LiteMap::new();
         let rule = DesiredFrontend { guarded: !ranges.is_empty(), ..frontend(FrontendKind::LoadBalancer) };
         port.frontends.insert((IpAddr::from([192, 0, 2, 9]), 80), rule);
         port.source_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();

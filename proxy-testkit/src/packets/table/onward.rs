@@ -1,6 +1,6 @@
 //! Packets that are sent on at the uplink where they came in, and those that are not.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::super::Via::{Pod, Uplink};
@@ -34,13 +34,12 @@ fn request(what: &'static str, packet: Vec<u8>, expect: Expect) -> Step {
 }
 
 /// A reply that comes in for the address that its flow was masqueraded to.
-fn reply(what: &'static str, proto: Proto, p: &Places, from: SocketAddr, flags: Flags, expect: Expect) -> Step {
-    let node = p.node;
+fn reply(what: &'static str, proto: Proto, from: SocketAddr, to: IpAddr, flags: Flags, expect: Expect) -> Step {
     Step {
         what,
         hook: Hook::Onward,
         via: Uplink,
-        packet: Box::new(move |port| proto.packet(from, at(node, port), flags)),
+        packet: Box::new(move |port| proto.packet(from, at(to, port), flags)),
         expect,
     }
 }
@@ -68,7 +67,8 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
             Expect::SentOnMasqueraded(by("S")),
         )
     };
-    let answer = |what, flags| reply(what, proto, &places, remote, flags, answered(proto, node_port, client, flags));
+    let answer =
+        |what, flags| reply(what, proto, remote, places.node, flags, answered(proto, node_port, client, flags));
     let last_hop = with_hops(proto.packet(client, node_port, "PA"), 1);
     let ends_here = with_hops(proto.packet(client, remote, "PA"), 1);
     // What of SCTP is quoted beyond its ports and tag is a CRC, which is left as it is.
@@ -129,8 +129,8 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
                 reply(
                     "the answer is left to tc, and sent on all the same",
                     proto,
-                    p,
                     remote,
+                    p.node,
                     "SA",
                     answered(proto, node_port, at(p.stranger, 50_000), "SA"),
                 ),
@@ -165,13 +165,14 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
                     becomes(proto.packet(client, remote, "S")),
                 ),
                 masqueraded("is masqueraded where it leaves", proto, p, client, remote, "S"),
-                Step {
-                    what: "the answer goes up to the stack, from the backend",
-                    hook: Hook::Onward,
-                    via: Uplink,
-                    packet: Box::new(move |port| proto.packet(remote, at(places.node, port), "SA")),
-                    expect: becomes(proto.packet(remote, client, "SA")),
-                },
+                reply(
+                    "the answer goes up to the stack, from the backend",
+                    proto,
+                    remote,
+                    p.node,
+                    "SA",
+                    becomes(proto.packet(remote, client, "SA")),
+                ),
                 request(
                     "and so does what the client says then",
                     proto.packet(client, node_port, "PA"),
@@ -188,13 +189,7 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
                     proto.packet(client, remote, "S"),
                     Expect::Masqueraded(Box::new(move |port| proto.packet(at(places.outside, port), remote, "S"))),
                 ),
-                Step {
-                    what: "the answer goes up as it is",
-                    hook: Hook::Onward,
-                    via: Uplink,
-                    packet: Box::new(move |port| proto.packet(remote, at(places.outside, port), "SA")),
-                    expect: Expect::Untouched,
-                },
+                reply("the answer goes up as it is", proto, remote, p.outside, "SA", Expect::Untouched),
                 Step {
                     what: "and gets the client's port where it leaves",
                     hook: Hook::Egress,
