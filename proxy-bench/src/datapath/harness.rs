@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
-use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nix::time::{ClockId, clock_gettime};
 use proxy_bench_ebpf::{FLOOR_ENTRIES, FLOOR_VALUE, FloorKey, FloorValue, Plan, floor_key};
@@ -117,6 +117,18 @@ impl Harness {
             harness.set_xdp(*target, program)?;
         }
         Ok(harness)
+    }
+
+    /// Attaches the programs that restore frames to devices without traffic. Of a program of XDP that is attached nowhere, the kernel
+    /// makes a direct call at each test run (kernel/bpf/dispatcher.c), and waits for RCU each time.
+    pub fn attach_restorers(&mut self, devices: [&str; XDP_RESTORERS.len()]) -> Result<()> {
+        for (name, device) in XDP_RESTORERS.into_iter().zip(devices) {
+            let program = self.ebpf.program_mut(name).with_context(|| format!("the bench has no program {name}"))?;
+            <&mut Xdp>::try_from(program)?
+                .attach(device, XdpMode::Driver)
+                .with_context(|| format!("attaching the program {name} to {device}"))?;
+        }
+        Ok(())
     }
 
     /// Puts a program into its place.

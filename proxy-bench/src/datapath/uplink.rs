@@ -29,6 +29,7 @@ const NET: &str = "link add up0 address 02:00:00:00:00:01 type veth peer name do
 link set lo up
 link set up0 up
 link set down0 up
+link add idle0 type veth peer name idle1
 addr add 172.18.0.2/24 dev up0
 addr add fd00:172:18::2/64 dev up0 nodad
 neigh add 172.18.0.1 lladdr 02:00:00:00:00:02 dev up0 nud permanent
@@ -38,6 +39,8 @@ route add 10.244.0.0/16 via 172.18.0.1
 route add fd00:10:80::/48 via fd00:172:18::1
 route add fd00:10:f4::/48 via fd00:172:18::1
 ";
+/// Devices that are down: for what is to be attached somewhere.
+const IDLE: [&str; 2] = ["idle0", "idle1"];
 /// Sets for all flows of a case and their aliases.
 const ROOMY: u32 = 131_072;
 /// So many masqueraded flows fit into these sets, however they are spread.
@@ -76,6 +79,7 @@ pub fn run(effort: &Effort<'_>, baseline: &mut Baseline) -> Result<Vec<Figure>> 
         let cases = scope.spawn(|| {
             let ifindex = make_net()?;
             let mut harness = Harness::load()?;
+            harness.attach_restorers(IDLE)?;
             let mut figures = Vec::new();
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 for way in [Way::Up, Way::Out] {
