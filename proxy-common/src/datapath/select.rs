@@ -8,7 +8,7 @@ use crate::maps::{
 };
 
 /// How often a look-up is repeated that met the maps in the middle of a change.
-const LOOKUPS: u32 = 2;
+const LOOKUPS: u64 = 2;
 
 /// The backend that was chosen for a client.
 ///

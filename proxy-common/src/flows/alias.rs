@@ -144,11 +144,11 @@ pub fn masquerade<A: Shared>(
 
 /// In how many turns a port is looked for: one ends with a port that seemed free and was taken by another CPU meanwhile, or
 /// with one whose flow stays.
-const TAKE_OVERS: u32 = 4;
+const TAKE_OVERS: u64 = 4;
 
 /// How many ports are tried in one turn. Those of all turns are spread over the whole range: with 28,000 of its ports in use,
 /// one flow in 7,000 finds none.
-const PROBES: u32 = 64;
+const PROBES: u64 = 64;
 
 #[inline(always)]
 fn alias_port<A: Shared>(

@@ -5,7 +5,7 @@ use super::{HELD, Home, Place, REACH, home, set_after};
 use crate::maps::{FlowKey, FlowSet, FlowSide, FlowWay};
 
 /// How often a state is tried to be noted that others change at the same time.
-const TOUCHES: u32 = 3;
+const TOUCHES: u64 = 3;
 
 /// A flow that was found by its addresses.
 ///

@@ -10,7 +10,7 @@ use super::{HELD, Home, Place, ROOMS, home_of, set_after};
 use crate::maps::{FlowEvent, FlowKey, FlowSide, FlowWay};
 
 /// How many source ports are tried for a client port that already leads to the same backend.
-const PORTS: u32 = 4;
+const PORTS: u64 = 4;
 
 /// A flow that is to be stored.
 ///

@@ -83,7 +83,10 @@ use crate::maps::FlowKey;
 pub const REACH: u32 = 4;
 
 /// How often room is looked for, where another CPU takes what was found.
-const ROOMS: u32 = 3;
+///
+/// Programs count loops in whole words. Two halves of a word on the stack are one to the verifier: where one is written, as the
+/// key of a look-up is, it forgets what the other one was, and so how often the loop has been gone through.
+const ROOMS: u64 = 3;
 
 /// The highest bit of a sequence: a masquerade is being added.
 const HELD: u32 = 1 << 31;

@@ -7,7 +7,7 @@ use super::{HELD, Place, REACH, set_after};
 use crate::maps::{FlowEvent, FlowSet, FlowWay};
 
 /// How often a lock is tried that another CPU has: some microseconds.
-const LOCKS: u32 = 64;
+const LOCKS: u64 = 64;
 /// Which way is to be taken: its distance from home, and its number. `None` if nobody makes way.
 #[inline(always)]
 pub(super) fn choose<A: Shared>(flows: &impl FlowMemory<A>, home: u32, now: u32) -> Option<(u32, u32)> {
@@ -45,7 +45,9 @@ fn best<A: Shared>(flows: &impl FlowMemory<A>, home: u32, now: u32) -> u64 {
 #[inline(always)]
 fn choose_alias<A: Shared>(flows: &impl FlowMemory<A>, home: u32, now: u32) -> u32 {
     let Some(set) = flows.set(home) else { return 0 };
-    for way in 1..=FlowSet::<A>::WAYS {
+    // A whole word: see `ROOMS`.
+    for way in 1..=u64::from(FlowSet::<A>::WAYS) {
+        let way = way as u32;
         let word = set.way(way);
         if !word.is_alias() {
             continue;
