@@ -37,9 +37,9 @@ pub fn generate(ctx: &XdpContext) -> u32 {
     addresses.add_address(tuple.near);
     addresses.add_address(tuple.far);
     let mut header = addresses;
-    header.0 += u32::from(plan.header_sum);
+    header.add(plan.header_sum.to_ne_bytes());
     let mut transport = addresses;
-    transport.0 += u32::from(plan.transport_sum);
+    transport.add(plan.transport_sum.to_ne_bytes());
     transport.add(tuple.near_port);
     transport.add(tuple.far_port);
     let [length_a, length_b, _, _] = plan.transport_head;

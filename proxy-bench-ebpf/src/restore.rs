@@ -53,14 +53,14 @@ pub fn write<A: Address>(data: usize, end: usize, plan: &Plan, tuple: &FlowTuple
     let [_, proto] = plan.ttl_proto;
     if let Some(at) = A::HEADER_CHECKSUM {
         let mut sum = addresses;
-        sum.0 += u32::from(plan.header_sum);
+        sum.add(plan.header_sum.to_ne_bytes());
         put(header + at - 2, u32::from_ne_bytes(join(plan.ttl_proto, sum.checksum())));
     }
     put(header + A::SRC, tuple.near);
     put(header + A::DST, tuple.far);
 
     let mut sum = addresses;
-    sum.0 += u32::from(plan.transport_sum);
+    sum.add(plan.transport_sum.to_ne_bytes());
     sum.add(tuple.near_port);
     sum.add(tuple.far_port);
     let ports = u32::from_ne_bytes(join(tuple.near_port, tuple.far_port));

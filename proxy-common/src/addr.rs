@@ -109,8 +109,8 @@ pub trait Address: Copy + Eq + Default + fmt::Debug + bytemuck::Pod {
     /// The address as a number for a hash: not yet mixed, but no part is lost.
     fn mix(self) -> u64;
 
-    /// Sum of the address's 16-bit words, unfolded, in the machine's order (RFC 1071).
-    fn sum(self) -> u32;
+    /// Sum of the address's 32-bit words, unfolded, in the machine's order (RFC 1071).
+    fn sum(self) -> u64;
 
     /// Whether this has the bits of `first` where `mask` has ones.
     fn is_within(&self, first: &Self, mask: &Self) -> bool;
@@ -162,9 +162,8 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
-    fn sum(self) -> u32 {
-        let word = u32::from_ne_bytes(self.octets);
-        (word & 0xffff) + (word >> 16)
+    fn sum(self) -> u64 {
+        u64::from(u32::from_ne_bytes(self.octets))
     }
 
     #[inline(always)]
@@ -211,10 +210,9 @@ impl Address for Ipv6 {
     }
 
     #[inline(always)]
-    fn sum(self) -> u32 {
+    fn sum(self) -> u64 {
         let [high, low] = self.halves();
-        let words =
-            |half: u64| ((half & 0xffff) + ((half >> 16) & 0xffff) + ((half >> 32) & 0xffff) + (half >> 48)) as u32;
+        let words = |half: u64| (half & 0xffff_ffff) + (half >> 32);
         words(high) + words(low)
     }
 

@@ -53,7 +53,7 @@ impl<'a, const L2: usize> TcPacket<'a, L2> {
         let offset = (L2 + (offset & OFFSETS)) as u32;
         // With size 0 the helper takes the difference of sums itself.
         // SAFETY: the context is the hook's own, and the helper checks the offset.
-        let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.0), flags) };
+        let result = unsafe { bpf_l4_csum_replace(self.skb(), offset, 0, u64::from(change.folded()), flags) };
         (result == 0).then_some(())
     }
 
@@ -121,7 +121,9 @@ impl<const L2: usize> Packet for TcPacket<'_, L2> {
         // when told of a change outside the pseudo header: ask it to, and look.
         const PROBE: [u8; 2] = [0x12, 0x34];
         self.store(offset, PROBE)?;
-        self.replace_checksum(offset, Delta(1), 0)?;
+        let mut change = Delta::default();
+        change.add([1, 0]);
+        self.replace_checksum(offset, change, 0)?;
         let after: [u8; 2] = self.load(offset)?;
         Some(u16::from_ne_bytes(after) == u16::from_ne_bytes(PROBE))
     }

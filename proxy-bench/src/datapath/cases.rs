@@ -26,6 +26,8 @@ pub(super) const SETS: u32 = 262_144 / 7;
 /// Established flows: name of the case, and the power of two of their number.
 pub(super) const ESTABLISHED: [(&str, u32); 3] =
     [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
+/// All cases that one set of flows is enough for.
+pub(super) const KNOWN: [&str; 4] = ["established-1", "established-1k", "established-131k", "not-a-frontend"];
 /// Strangers come with so many addresses and ports, as a power of two.
 pub(super) const STRANGERS: u32 = 10;
 
@@ -40,12 +42,18 @@ where
     FrontendKey<A>: Pod,
     Backend<A>: Pod,
 {
-    let mut figures = established::<A>(harness, protocol, effort, baseline)?;
-    figures.extend(new_flows::<A>(harness, protocol, effort, baseline)?);
+    let mut figures = Vec::new();
+    let wants = |cases: &[&str]| effort.wants_any(cases, &["tc-ingress", "tc-egress"], A::NAME, protocol);
+    if wants(&KNOWN) {
+        figures.extend(known::<A>(harness, protocol, effort, baseline)?);
+    }
+    if wants(&["new-flow"]) {
+        figures.extend(new_flows::<A>(harness, protocol, effort, baseline)?);
+    }
     Ok(figures)
 }
 
-fn established<A: Side>(
+fn known<A: Side>(
     harness: &mut Harness,
     protocol: Protocol,
     effort: &Effort<'_>,

@@ -14,7 +14,7 @@ use proxy_common::maps::{Backend, Device, DeviceRole, FrontendKey, Masquerade};
 
 use super::baseline::Baseline;
 use super::bed::{Bed, Counts};
-use super::cases::{ESTABLISHED, SETS, STRANGERS};
+use super::cases::{ESTABLISHED, KNOWN, SETS, STRANGERS};
 use super::harness::{Harness, Target, Traffic, XDP_PASS, XDP_TX};
 use super::leg::Leg;
 use super::packet::{Flags, Protocol, ends, packet};
@@ -124,6 +124,23 @@ impl Set<'_> {
         Backend<A>: Pod,
     {
         let mut figures = Vec::new();
+        let wants = |cases: &[&str]| self.effort.wants_any(cases, &[self.way.subject()], A::NAME, self.protocol);
+        let (wants_known, wants_new) = (wants(&KNOWN), wants(&["new-flow"]));
+        if wants_known {
+            figures.extend(self.known::<A>()?);
+        }
+        if wants_new {
+            figures.extend(self.new_flows::<A>()?);
+        }
+        Ok(figures)
+    }
+
+    fn known<A: Side>(&mut self) -> Result<Vec<Figure>>
+    where
+        FrontendKey<A>: Pod,
+        Backend<A>: Pod,
+    {
+        let mut figures = Vec::new();
         let bed = self.bed::<A>(ROOMY)?;
         let mut next = 0;
         for (case, bits) in ESTABLISHED {
@@ -140,7 +157,14 @@ impl Set<'_> {
                 None,
             )?);
         }
-        drop(bed);
+        Ok(figures)
+    }
+
+    fn new_flows<A: Side>(&mut self) -> Result<Option<Figure>>
+    where
+        FrontendKey<A>: Pod,
+        Backend<A>: Pod,
+    {
         // Up, nearly each new flow evicts one that is half open. What is sent on has room.
         let (sets, first, runs) = match self.way {
             Way::Up => (SETS, SETS * 10, self.effort.runs),
@@ -151,8 +175,7 @@ impl Set<'_> {
         self.open::<A>(&bed, &mut next, first)?;
         let effort = Effort { runs, ..*self.effort };
         let mut set = Set { effort: &effort, harness: self.harness, baseline: self.baseline, ..*self };
-        figures.extend(set.measure::<A>(&bed, "new-flow", Leg::Open, Order::counting(), Some(&mut next))?);
-        Ok(figures)
+        set.measure::<A>(&bed, "new-flow", Leg::Open, Order::counting(), Some(&mut next))
     }
 
     fn bed<A: Side>(&mut self, flow_sets: u32) -> Result<Bed>

@@ -1,26 +1,25 @@
 //! Internet checksums: RFC 1071, and RFC 1624 for changes.
 //!
-//! Sums are of 16-bit words as they lie in memory, in the machine's order: the ones' complement sum does not
-//! mind, as long as the result is stored the same way.
+//! Sums are of words as they lie in memory, in the machine's order: the ones' complement sum does not mind, as long as the result is
+//! stored the same way. Nor does it mind whether two words of 16 bits are added one by one or as one of 32 (RFC 1071 §2).
 
 use crate::addr::Address;
 
-/// A growing sum of 16-bit words, not yet folded. Room for 65,536 words.
+/// A growing sum of words of 16 or 32 bits, not yet folded. Room for 65,535 words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delta(pub u32);
+pub struct Delta(u64);
 
 impl Delta {
     /// Adds two bytes.
     #[inline(always)]
     pub fn add(&mut self, word: [u8; 2]) {
-        self.0 += u32::from(u16::from_ne_bytes(word));
+        self.0 += u64::from(u16::from_ne_bytes(word));
     }
 
     /// Adds four bytes.
     #[inline(always)]
-    pub fn add4(&mut self, [a, b, c, d]: [u8; 4]) {
-        self.add([a, b]);
-        self.add([c, d]);
+    pub fn add4(&mut self, words: [u8; 4]) {
+        self.0 += u64::from(u32::from_ne_bytes(words));
     }
 
     /// Adds an address.
@@ -32,27 +31,28 @@ impl Delta {
     /// Takes two bytes out and puts two others in.
     #[inline(always)]
     pub fn replace(&mut self, old: [u8; 2], new: [u8; 2]) {
-        self.0 += u32::from(!u16::from_ne_bytes(old)) + u32::from(u16::from_ne_bytes(new));
+        self.0 += u64::from(!u16::from_ne_bytes(old)) + u64::from(u16::from_ne_bytes(new));
     }
 
     /// Takes an address out and puts another in.
     #[inline(always)]
     pub fn replace_address<A: Address>(&mut self, old: A, new: A) {
-        // The complement of a sum of n words is n × 0xffff less the sum.
-        self.0 += (A::LEN as u32 / 2) * 0xffff - old.sum() + new.sum();
+        // The complement of a sum of n words is n × the greatest word less the sum.
+        self.0 += (A::LEN as u64 / 4) * u64::from(u32::MAX) - old.sum() + new.sum();
     }
 
     /// Adds what another sum holds.
     #[inline(always)]
     pub fn merge(&mut self, other: Self) {
-        self.0 += u32::from(other.folded());
+        self.0 += other.0;
     }
 
     /// The sum in 16 bits.
     #[inline(always)]
     pub fn folded(self) -> u16 {
-        let once = (self.0 & 0xffff) + (self.0 >> 16);
-        ((once & 0xffff) + (once >> 16)) as u16
+        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let twice = (once & 0xffff) + (once >> 16);
+        ((twice & 0xffff) + (twice >> 16)) as u16
     }
 
     /// The checksum of the words added.
@@ -115,6 +115,18 @@ mod tests {
             // A sum as CHECKSUM_PARTIAL has it, not complemented.
             let sum = |word| (!u16::from_ne_bytes(of(&[word, [7, 7]]))).to_ne_bytes();
             assert_eq!(change.added_to(sum(old)), sum(new), "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_sum_folds() {
+        for words in [1, 2, 3, 0xfffe, 0xffff] {
+            let mut sum = Delta::default();
+            (0..words).for_each(|_| sum.add4([0xff; 4]));
+            assert_eq!(sum.folded(), 0xffff, "{words}");
+            // One short of it, whichever word that is in.
+            sum.replace([0xff, 0xff], 0xfffe_u16.to_ne_bytes());
+            assert_eq!(sum.folded(), 0xfffe, "{words}");
         }
     }
 

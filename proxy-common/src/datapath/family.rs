@@ -1,5 +1,7 @@
 //! Headers of the two families: reading them, and writing those of our own answers.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::checksum::Delta;
 use super::{Packet, Tuple};
 use crate::addr::{Address, Ipv4, Ipv6};
@@ -155,6 +157,35 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 /// The offset itself, in units of 8 bytes.
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
+/// An IPv4 header without options (RFC 791 §3.1).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct HeaderV4 {
+    version_ihl: u8,
+    tos: u8,
+    length: [u8; 2],
+    id: [u8; 2],
+    fragment: [u8; 2],
+    hops: u8,
+    proto: u8,
+    checksum: [u8; 2],
+    src: Ipv4,
+    dst: Ipv4,
+}
+
+/// An IPv6 header (RFC 8200 §3).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct HeaderV6 {
+    version: u8,
+    flow: [u8; 3],
+    length: [u8; 2],
+    proto: u8,
+    hops: u8,
+    src: Ipv6,
+    dst: Ipv6,
+}
+
 impl Family for Ipv4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
     const HOPS: usize = 8;
@@ -162,14 +193,12 @@ impl Family for Ipv4 {
 
     #[inline(always)]
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>> {
-        let [version_ihl, _, _, _, _, _, frag_high, frag_low, _, proto, _, _]: [u8; 12] = packet.load(at)?;
+        let HeaderV4 { version_ihl, fragment, proto, src, dst, .. } = packet.load(at)?;
         let ihl = usize::from(version_ihl & 0x0f) * 4;
-        let is_fragment = u16::from_be_bytes([frag_high, frag_low]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0;
+        let is_fragment = u16::from_be_bytes(fragment) & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0;
         if version_ihl >> 4 != 4 || ihl < Self::HEADER || is_fragment {
             return None;
         }
-        let src = packet.load(at + Self::SRC)?;
-        let dst = packet.load(at + Self::DST)?;
         Some(IpHeader { src, dst, proto, next: at + ihl })
     }
 
@@ -268,12 +297,10 @@ impl Family for Ipv6 {
 
     #[inline(always)]
     fn read_header<P: Packet>(packet: &P, at: usize) -> Option<IpHeader<Self>> {
-        let [version, _, _, _, _, _, proto, _]: [u8; 8] = packet.load(at)?;
+        let HeaderV6 { version, proto, src, dst, .. } = packet.load(at)?;
         if version >> 4 != 6 {
             return None;
         }
-        let src = packet.load(at + Self::SRC)?;
-        let dst = packet.load(at + Self::DST)?;
         Some(IpHeader { src, dst, proto, next: at + Self::HEADER })
     }
 

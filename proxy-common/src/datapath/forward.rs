@@ -22,6 +22,7 @@ use super::fragment::{is_noted, note};
 use super::ingress::{has_ended, is_bystander, may_end, open_flow};
 use super::masquerade::allocate;
 use super::parse::{Kind, Parsed, UDP_HEADER, is_sound, parse, parse_at, parse_error, tcp_header};
+use super::refuse::pseudo_header;
 use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
 use super::select::Refusal;
 use super::{Env, Family, Host, Packet, Place, Tuple, Verdict};
@@ -226,8 +227,7 @@ fn follow<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
     if may_be_partial::<A, P>(packet, parsed) {
         return Swift::Left;
     }
-    let way = Way { src: parsed.tuple.src, dst: to.dst, length: packet.length(), proto: parsed.tuple.proto };
-    let done = leave(router, is_sent_on, hops::<A, P>(packet), &way);
+    let done = leave(packet, router, is_sent_on, &parsed.tuple, to.dst);
     if done == Swift::Left {
         return Swift::Left;
     }
@@ -269,8 +269,7 @@ fn reply<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
     if may_be_partial::<A, P>(packet, parsed) || !found.is_whole() {
         return Some(Swift::Left);
     }
-    let way = Way { src: parsed.tuple.src, dst: to.dst, length: packet.length(), proto: parsed.tuple.proto };
-    let done = leave(router, is_sent_on, hops::<A, P>(packet), &way);
+    let done = leave(packet, router, is_sent_on, &parsed.tuple, to.dst);
     if done == Swift::Out {
         // Of one that goes up, state and counters are left to the hook where it leaves for the client.
         found.touch(env.now(), flow::backend_state(parsed));
@@ -288,11 +287,18 @@ fn begins<A: Family, E: Env<A>>(env: &E, parsed: &Parsed<A>, missing: Missing) -
     if is_bystander(env, parsed, missing) { Swift::NotOurs } else { Swift::Begin }
 }
 
-/// Where a packet of a flow goes.
+/// Where a packet of a flow goes, from where it came to what is its destination now.
 #[inline(always)]
-fn leave<A: Family, R: Router<A>>(router: &mut R, is_sent_on: bool, hops: u8, way: &Way<A>) -> Swift {
+fn leave<A: Family, R: Router<A>, P: Packet>(
+    packet: &P,
+    router: &mut R,
+    is_sent_on: bool,
+    from: &Tuple<A>,
+    dst: A,
+) -> Swift {
     let (is_open, done) = if is_sent_on {
-        (hops > 1 && router.route(way) == Route::Open, Swift::Out)
+        let way = Way { src: from.src, dst, length: packet.length(), proto: from.proto };
+        (hops::<A, P>(packet) > 1 && router.route(&way) == Route::Open, Swift::Out)
     } else {
         (router.announce(), Swift::Up)
     };
@@ -452,11 +458,6 @@ fn may_be_partial<A: Family, P: Packet>(packet: &P, parsed: &Parsed<A>) -> bool 
     let Some(held) = packet.load::<[u8; 2]>(parsed.transport() + at) else {
         return true;
     };
-    let length = A::end(packet).wrapping_sub(parsed.transport() as u32);
-    let mut pseudo = Delta::default();
-    pseudo.add_address(parsed.tuple.src);
-    pseudo.add_address(parsed.tuple.dst);
-    pseudo.add([0, parsed.tuple.proto]);
-    pseudo.add((length as u16).to_be_bytes());
-    u16::from_ne_bytes(held) == pseudo.folded()
+    let length = A::end(packet).wrapping_sub(parsed.transport() as u32) as usize;
+    u16::from_ne_bytes(held) == pseudo_header(&parsed.tuple, parsed.tuple.proto, length).folded()
 }

@@ -1,5 +1,7 @@
 //! From header bytes to addresses and ports.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::Packet;
 use super::family::{Family, Part, Place, locate, locate_quoted};
 use crate::addr::Address;
@@ -171,15 +173,19 @@ pub(super) fn parse_at<A: Family, P: Packet>(packet: &P, place: Place) -> Option
 
 #[inline(always)]
 fn parse_transport<A: Family, P: Packet>(packet: &P, src: A, dst: A, proto: u8, next: usize) -> Option<Parsed<A>> {
-    let (kind, flags) = match proto {
-        // To the end of the header, as the checksum is needed as well as the flags.
-        TCP => (Kind::Tcp, packet.load::<[u8; 8]>(next + 12)?[1]),
-        UDP => (Kind::Udp, 0),
-        // To the end of the first chunk's header; the chunks that matter here stand first or alone.
-        SCTP => (Kind::Sctp, TcpFlags::of_chunk(packet.load::<[u8; 8]>(next + 8)?[4])),
+    let (ports, kind, flags) = match proto {
+        TCP => {
+            let header: TcpHeader = packet.load(next)?;
+            (header.ports, Kind::Tcp, header.flags)
+        }
+        UDP => (packet.load::<UdpHeader>(next)?.ports, Kind::Udp, 0),
+        SCTP => {
+            let header: SctpHeader = packet.load(next)?;
+            (header.ports, Kind::Sctp, TcpFlags::of_chunk(header.chunk))
+        }
         _ => return None,
     };
-    let tuple = with_ports(packet, src, dst, proto, next)?;
+    let tuple = ports.between(src, dst, proto);
     let quote = Quote { header: 0, transport: 0 };
     Some(Parsed { tuple, quote, transport: next as u16, flags: TcpFlags(flags), kind })
 }
@@ -200,7 +206,9 @@ pub(super) fn parse_error<A: Family, P: Packet>(packet: &P) -> Option<Parsed<A>>
         return None;
     }
     let (src, dst) = (packet.load(header + A::SRC)?, packet.load(header + A::DST)?);
-    let tuple = with_ports(packet, src, dst, quoted.proto, usize::from(quoted.next))?.swapped();
+    // As much as a UDP header: all that an ICMP error must quote (RFC 792).
+    let UdpHeader { ports, .. } = packet.load(usize::from(quoted.next))?;
+    let tuple = ports.between(src, dst, quoted.proto).swapped();
     let quote = Quote { header: header as u16, transport: quoted.next };
     Some(Parsed { tuple, quote, transport: outer.next, flags: TcpFlags(0), kind: Kind::Error })
 }
@@ -211,11 +219,53 @@ fn has_ports(proto: u8) -> bool {
     proto == TCP || proto == UDP || proto == SCTP
 }
 
-#[inline(always)]
-fn with_ports<A: Address, P: Packet>(packet: &P, src: A, dst: A, proto: u8, next: usize) -> Option<Tuple<A>> {
-    // 8 bytes: a whole UDP header, and all that an ICMP error must quote (RFC 792).
-    let [a, b, c, d, _, _, _, _]: [u8; 8] = packet.load(next)?;
-    Some(Tuple { src, dst, src_port: [a, b], dst_port: [c, d], proto })
+/// What all transport headers begin with, in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Ports {
+    src: [u8; 2],
+    dst: [u8; 2],
+}
+
+impl Ports {
+    #[inline(always)]
+    fn between<A>(self, src: A, dst: A, proto: u8) -> Tuple<A> {
+        Tuple { src, dst, src_port: self.src, dst_port: self.dst, proto }
+    }
+}
+
+/// A TCP header without options (RFC 9293 §3.1).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TcpHeader {
+    ports: Ports,
+    numbers: [u8; 8],
+    offset: u8,
+    flags: u8,
+    window: [u8; 2],
+    checksum: [u8; 2],
+    urgent: [u8; 2],
+}
+
+/// A UDP header (RFC 768).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct UdpHeader {
+    ports: Ports,
+    length: [u8; 2],
+    checksum: [u8; 2],
+}
+
+/// An SCTP header with that of the first chunk (RFC 9260 §3.1, §3.2); the chunks that matter here stand first or alone.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SctpHeader {
+    ports: Ports,
+    tag: [u8; 4],
+    checksum: [u8; 4],
+    chunk: u8,
+    flags: u8,
+    length: [u8; 2],
 }
 
 /// What a packet is that is no whole TCP or UDP packet right behind its IP header.

@@ -152,7 +152,7 @@ fn unreachable<A: Family, P: Packet>(packet: &mut P, parsed: &Parsed<A>) -> Opti
 
 /// The sum of a pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
 #[inline(always)]
-fn pseudo_header<A: Address>(tuple: &Tuple<A>, proto: u8, length: usize) -> Delta {
+pub(super) fn pseudo_header<A: Address>(tuple: &Tuple<A>, proto: u8, length: usize) -> Delta {
     let mut sum = Delta::default();
     sum.add_address(tuple.src);
     sum.add_address(tuple.dst);
