@@ -4,6 +4,7 @@
 //! - [`maps`]: keys and values of the BPF maps, the one contract between agent and programs;
 //! - [`maglev`]: tables by which every node sends a flow from outside to the same backend;
 //! - [`flows`]: the table of flows;
+//! - [`blank`](mod@blank): memory that is all zero;
 //! - [`datapath`]: the packet core, the same source in tc, XDP and host tests.
 //!
 //! Invariants: no_std, no allocation, no panic path (the verifier would refuse it), no packet access but
@@ -21,6 +22,7 @@
 )]
 
 pub mod addr;
+pub mod blank;
 pub mod datapath;
 pub mod flows;
 pub mod maglev;

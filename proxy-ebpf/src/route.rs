@@ -1,16 +1,17 @@
 //! The node's routes, asked by `bpf_fib_lookup`.
 
 use core::ffi::c_void;
-use core::mem::zeroed;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::bpf_fib_lookup as Lookup;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use proxy_common::addr::{Address, Ipv4, Ipv6};
+use proxy_common::blank::blank;
 use proxy_common::datapath::{Route, Way};
 use proxy_common::maps::{Device, HOPS};
 
-use crate::maps::{DEVICE, FIB, HOP};
+use crate::maps::{DEVICE, FIB, HOP, LEAVING};
 
 /// `BPF_FIB_LKUP_RET_*` (include/uapi/linux/bpf.h).
 const SUCCESS: i64 = 0;
@@ -59,7 +60,7 @@ impl Routable for Ipv6 {
 
 /// A look-up and what came of it, in memory of this CPU: the stack has no room for it beside IPv6 addresses.
 #[derive(Clone, Copy)]
-pub struct Fib(NonNull<Lookup>);
+pub struct Fib(NonNull<MaybeUninit<[u64; 8]>>);
 
 const _: () = assert!(size_of::<Lookup>() == size_of::<[u64; 8]>() && align_of::<Lookup>() <= align_of::<u64>());
 
@@ -73,12 +74,11 @@ impl Fib {
     /// Asks for the way of a packet that came in by a device.
     #[inline(always)]
     pub fn ask<A: Routable>(&mut self, ctx: *mut c_void, ifindex: u32, way: &Way<A>) -> Route {
-        // SAFETY: the pointer leads into this CPU's own element, of the size and alignment compared above; a program is not
-        // moved to another CPU, and none of those that use it runs within another. Integers and unions of them: all bytes,
-        // zeros among them, are a value.
-        let lookup = unsafe { self.0.as_mut() };
-        // SAFETY: as above.
-        *lookup = unsafe { zeroed() };
+        // SAFETY: the pointer leads into this CPU's own element; a program is not moved to another CPU, and none of those that use
+        // it runs within another.
+        let words = blank(unsafe { self.0.as_mut() });
+        // SAFETY: it has the size and the alignment, as compared above. Integers and unions of them: zeros are a value.
+        let lookup = unsafe { &mut *core::ptr::from_mut(words).cast::<Lookup>() };
         lookup.ifindex = ifindex;
         lookup.l4_protocol = way.proto;
         lookup.__bindgen_anon_1.tot_len = way.length as u16;
@@ -94,7 +94,7 @@ impl Fib {
     #[inline(always)]
     fn found(&self) -> &Lookup {
         // SAFETY: as in `ask`.
-        unsafe { self.0.as_ref() }
+        unsafe { self.0.cast().as_ref() }
     }
 
     /// The device that the way leaves by.
@@ -272,8 +272,18 @@ pub fn is_sent_on<A: Routable>(ctx: *mut c_void, ifindex: u32, client: &A, backe
     let Some(device) = leads_out(ctx, ifindex, &there, now) else {
         return false;
     };
+    leave_by(device);
     let back = Way { src: *backend, dst: *client, length: SHORT, proto: 0 };
     leads_out(ctx, device, &back, now).is_some()
+}
+
+/// Notes the device that the packet at hand leaves by.
+#[inline(always)]
+pub fn leave_by(device: u32) {
+    if let Some(leaving) = LEAVING.get_ptr_mut(0) {
+        // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
+        unsafe { *leaving = u64::from(device) }
+    }
 }
 
 /// A packet that every way can carry. Not 0: at tc the kernel would not say what it can carry.

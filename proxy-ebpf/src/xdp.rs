@@ -11,7 +11,7 @@ use proxy_common::maps::{DropReason, XdpAction};
 
 use crate::env::{KernelEnv, count_drop};
 use crate::maps::{DEVICE, LEAVING, XDP_STATS};
-use crate::route::{Hop, Routable, route};
+use crate::route::{Hop, Routable, leave_by, route};
 use crate::xdp_packet::{XdpPacket, bounds};
 use crate::{ETHERNET, INGRESS_DONE};
 
@@ -152,10 +152,7 @@ impl<A: Routable> Router<A> for XdpRouter {
             if !self.is_for(if hop.device == self.ifindex { hop.source } else { self.own() }) {
                 return Route::Closed;
             }
-            if let Some(leaving) = LEAVING.get_ptr_mut(0) {
-                // SAFETY: the pointer leads into this CPU's own element, and a program is not moved to another CPU.
-                unsafe { *leaving = u64::from(hop.device) }
-            }
+            leave_by(hop.device);
         }
         route
     }

@@ -1,8 +1,11 @@
 //! A new flow, which remembers the backend that was chosen for it.
 
+use core::mem::MaybeUninit;
+
 use super::ingress::has_ended;
 use super::select::{Choice, Refusal};
 use super::{Env, Family, Tuple};
+use crate::blank::blank;
 use crate::flows::{self, InsertError, Inserted, NewFlow, find};
 use crate::maps::{DropReason, Flow, FlowSide, FlowState, FrontendKey, UDP};
 
@@ -10,6 +13,8 @@ use crate::maps::{DropReason, Flow, FlowSide, FlowState, FrontendKey, UDP};
 pub(super) enum Opening {
     /// A flow was stored.
     Opened,
+    /// The same, and its packets are sent on where they come in: see [`super::forward`].
+    SentOn,
     /// New flows are to wait.
     Held,
     /// None was.
@@ -39,7 +44,7 @@ pub(super) fn open<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>, is_
     match store(env, flow) {
         Ok(Inserted::New) => {
             env.count(flow.service, |counters| counters.flows += 1);
-            Opening::Opened
+            if flow.flags & Flow::<A>::SENT_ON != 0 { Opening::SentOn } else { Opening::Opened }
         }
         Ok(Inserted::There) => Opening::Opened,
         Err(InsertError::Full | InsertError::Contended) => Opening::Refused(Refusal::Drop(DropReason::FlowTable)),
@@ -66,9 +71,10 @@ pub(super) fn describe<A: Family>(tuple: &Tuple<A>, now: u32, flow: &mut NewFlow
 /// Chooses the flow's backend.
 #[inline(never)]
 fn choose<A: Family, E: Env<A>>(env: &mut E, flow: &mut NewFlow<A>) -> Result<(), Refusal> {
-    let mut choice = Choice::default();
+    let mut choice = MaybeUninit::uninit();
+    let choice: &mut Choice<A> = blank(&mut choice);
     let key = FrontendKey::new(flow.frontend, flow.frontend_port, flow.proto);
-    env.select(&flow.client, flow.client_port, &key, &mut choice)?;
+    env.select(&flow.client, flow.client_port, &key, choice)?;
     flow.backend = choice.addr;
     flow.backend_port = choice.port;
     flow.backend_id = choice.backend;

@@ -1,5 +1,7 @@
 //! Packets that leave through a device: replies to clients, and requests that are to be masqueraded.
 
+use core::mem::MaybeUninit;
+
 use super::family::locate;
 use super::flow;
 use super::fragment::{follow_first, note};
@@ -7,7 +9,8 @@ use super::masquerade::{Masquerade, allocate, masquerade};
 use super::parse::{Awkward, Parsed, look_closer, parse, parse_any, parse_at, parse_error};
 use super::rewrite::{rewrite, rewrite_error};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
-use crate::flows::find_fast;
+use crate::blank::blank;
+use crate::flows::{FlowMemory, find_fast};
 use crate::maps::{DropReason, FlowSide, FragmentHook};
 
 /// Translates a packet that leaves: a reply gets the frontend's address back, a request the node's own where
@@ -100,8 +103,13 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 /// The first packet of a flow that leaves the node under another address.
 #[inline(never)]
 fn begin_masquerade<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Result<(), DropReason> {
-    let mut tuple = Tuple::default();
-    if has_tuple::<A, P>(packet, &mut tuple) { allocate(env, &tuple) } else { Ok(()) }
+    let mut tuple = MaybeUninit::uninit();
+    let tuple = blank(&mut tuple);
+    if !has_tuple::<A, P>(packet, tuple) {
+        return Ok(());
+    }
+    let number = env.flows().search(&tuple.as_request(), FlowSide::Stack);
+    allocate(env, tuple, number)
 }
 
 #[inline(never)]

@@ -14,6 +14,8 @@
 //! What the stack has to answer (a packet that is too long or has come to the end of its hops) goes there as all packets
 //! do at other devices: the answer is an ICMP error, and no connection.
 
+use core::mem::MaybeUninit;
+
 use super::balance::Opening;
 use super::checksum::Delta;
 use super::family::{Part, locate};
@@ -27,7 +29,8 @@ use super::rewrite::{SCTP_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM, rewrite};
 use super::select::Refusal;
 use super::{Env, Family, Host, Packet, Place, Tuple, Verdict};
 use crate::addr::Address;
-use crate::flows::{Missing, find, find_fast, is_masquerade_port};
+use crate::blank::blank;
+use crate::flows::{Missing, NOBODY, find, find_fast, is_masquerade_port};
 use crate::maps::{DropReason, Flow, FlowSide, FragmentHook, TCP};
 
 /// What routes are found by: the addresses that the node's stack would see.
@@ -83,7 +86,7 @@ pub enum Swift {
     Drop,
     /// Nothing yet: it is of no flow, and may begin one.
     Begin,
-    /// Nothing yet: its flow has no masquerade, and the way out is open.
+    /// Nothing yet: its flow has no masquerade, and the router knows the device that it leaves by.
     Masquerade,
     /// What it needs has been made: it can be translated now.
     Ready,
@@ -148,6 +151,7 @@ pub fn accelerate_step<A: Family, E: Env<A>, R: Router<A>, P: Packet>(
         SwiftStep::Translate => translate::<A, E, R, P>(packet, env, router),
         SwiftStep::Begin => match begin::<A, E, P>(packet, env) {
             Opening::Opened => Swift::Ready,
+            Opening::SentOn => Swift::Masquerade,
             Opening::Refused(Refusal::NoFrontend) => Swift::NotOurs,
             // It waits, and the answers are given, at tc.
             Opening::Held | Opening::Refused(Refusal::NobodyServes | Refusal::UnknownPort) => Swift::Left,
@@ -318,24 +322,26 @@ const NOT_SOUND: Opening = Opening::Refused(Refusal::NoFrontend);
 /// Gives the flow of a request its masquerade.
 #[inline(never)]
 fn begin_masquerade<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &mut E) -> Result<(), DropReason> {
-    let mut inside = Tuple::default();
-    if is_inside::<A, E, P>(packet, env, &mut inside) { allocate(env, &inside) } else { Err(DropReason::FlowTable) }
+    let mut inside = MaybeUninit::uninit();
+    let inside = blank(&mut inside);
+    let number = inside_of::<A, E, P>(packet, env, inside);
+    allocate(env, inside, number)
 }
 
-/// The addresses and ports that a request has in the node's stack. False where it is of no flow.
+/// The addresses and ports that a request has in the node's stack, and the number of its flow; [`NOBODY`] where it is of none.
 #[inline(never)]
-fn is_inside<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &E, inside: &mut Tuple<A>) -> bool {
+fn inside_of<A: Family, E: Env<A>, P: Packet>(packet: &P, env: &E, inside: &mut Tuple<A>) -> u64 {
     let Some(parsed) = parse::<A, P>(packet) else {
-        return false;
+        return NOBODY;
     };
     let flows = env.flows();
     let Some(found) = find(&flows, &parsed.tuple.as_request(), FlowSide::Client) else {
-        return false;
+        return NOBODY;
     };
     *inside = parsed.tuple;
     inside.dst = found.backend();
     [inside.src_port, inside.dst_port] = found.inner_ports();
-    found.is_whole()
+    if found.is_whole() { found.number() } else { NOBODY }
 }
 
 /// Prepares a packet that [`ingress`](super::ingress) has translated for being sent on, if its flow is one of those.

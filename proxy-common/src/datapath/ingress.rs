@@ -1,5 +1,7 @@
 //! Packets that come in from a device: requests of clients, and replies to masqueraded requests.
 
+use core::mem::MaybeUninit;
+
 use super::balance::{Opening, describe, open};
 use super::family::{Place, locate};
 use super::flow;
@@ -9,6 +11,7 @@ use super::refuse::refuse;
 use super::rewrite::{rewrite, rewrite_error};
 use super::select::{Refusal, is_stranger};
 use super::{Env, Family, Packet, Step, Tuple, Verdict};
+use crate::blank::blank;
 use crate::flows::{FlowMemory, Found, Missing, NewFlow, find, find_fast, is_ending, is_masquerade_port};
 use crate::maps::{DropReason, Flow, FlowSide, FragmentHook};
 
@@ -54,7 +57,7 @@ fn begin<A: Family, E: Env<A>, P: Packet>(
         return Verdict::Pass;
     }
     match open_flow::<A, E, P>(packet, env, place) {
-        Opening::Opened => opened(translate(packet, env)),
+        Opening::Opened | Opening::SentOn => opened(translate(packet, env)),
         opening => not_opened::<A, E, P>(packet, env, opening),
     }
 }
@@ -77,7 +80,7 @@ fn not_opened<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, open
         Opening::Refused(Refusal::NobodyServes) => refuse::<A, E, P>(packet, env, Verdict::AnswerNobody),
         Opening::Refused(Refusal::UnknownPort) => refuse::<A, E, P>(packet, env, Verdict::AnswerUnknownPort),
         Opening::Refused(Refusal::Drop(reason)) => Verdict::Drop(reason),
-        Opening::Refused(Refusal::NoFrontend) | Opening::Opened => Verdict::Pass,
+        Opening::Refused(Refusal::NoFrontend) | Opening::Opened | Opening::SentOn => Verdict::Pass,
     }
 }
 
@@ -176,9 +179,10 @@ fn error<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E) -> Verdic
 /// Headers are found and lengths compared outside, where the frame leaves more room for others.
 #[inline(never)]
 pub(super) fn open_flow<A: Family, E: Env<A>, P: Packet>(packet: &mut P, env: &mut E, place: Place) -> Opening {
-    let mut flow = NewFlow::default();
-    match described::<A, P>(packet, place, env.now(), &mut flow) {
-        Some(is_first) => open(env, &mut flow, is_first),
+    let mut flow = MaybeUninit::uninit();
+    let flow: &mut NewFlow<A> = blank(&mut flow);
+    match described::<A, P>(packet, place, env.now(), flow) {
+        Some(is_first) => open(env, flow, is_first),
         None => Opening::Refused(Refusal::NoFrontend),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::parse::Parsed;
 use super::{Env, Family, Tuple};
-use crate::flows::{self, AliasError, find};
+use crate::flows::{self, AliasError, Found, find};
 use crate::maps::{DropReason, Flow, FlowSide};
 
 /// What a flow says about the source address of its requests.
@@ -35,9 +35,10 @@ pub(super) fn masquerade<A: Family, E: Env<A>>(env: &mut E, parsed: &Parsed<A>, 
     if found.is_whole() { Masquerade::Known } else { Masquerade::Yet }
 }
 
-/// Finds a free port, and adds the masquerade to the flow.
+/// Finds a free port, and adds the masquerade to the flow with this number (see [`Found::number`]), whose packets have the
+/// addresses and ports of `inside` in the node's stack.
 #[inline(always)]
-pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> Result<(), DropReason> {
+pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, inside: &Tuple<A>, number: u64) -> Result<(), DropReason> {
     let Some(device) = env.device() else {
         return Err(DropReason::MasqueradeAddress);
     };
@@ -46,10 +47,10 @@ pub(super) fn allocate<A: Family, E: Env<A>>(env: &mut E, tuple: &Tuple<A>) -> R
         return Err(DropReason::MasqueradeAddress);
     }
     let flows = env.flows();
-    let mut key = tuple.as_request();
-    let Some(found) = find(&flows, &key, FlowSide::Stack) else {
+    let Some(found) = Found::numbered(&flows, number) else {
         return Err(DropReason::FlowTable);
     };
+    let mut key = inside.as_request();
     key.near = address;
     let now = env.now();
     match flows::masquerade(&flows, &found, &mut key, now, env.random()) {

@@ -10,7 +10,7 @@ use crate::maps::{FlowKey, FlowWay, SCTP, TCP, UDP};
 /// Addresses and ports of a packet, ports in network order.
 // Aligned, as Parsed is: BPF reads and writes its stack in words, and only at their own alignment.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
 pub struct Tuple<A> {
     /// Source address.
     pub src: A,

@@ -1,5 +1,7 @@
 //! From frontend to backend: the rules of a Service, for packets and sockets alike.
 
+use bytemuck::Zeroable;
+
 use super::{Client, Env, Family, Origin, Tuple};
 use crate::addr::Address;
 use crate::maglev;
@@ -15,7 +17,7 @@ const LOOKUPS: u64 = 2;
 /// What is zero at first begins at a multiple of 8: the compiler writes 8 bytes at once, and BPF's stack takes that only
 /// aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
 pub struct Choice<A: Address> {
     /// Address of the backend.
     pub addr: A,

@@ -83,7 +83,7 @@ fn reach<A: Shared>(set: SetRef<'_, A>) -> u32 {
 }
 
 /// No entry is even alike.
-pub(super) const NOBODY: u64 = 0;
+pub const NOBODY: u64 = 0;
 /// There is no such flow, but entries with the same label in the same sets.
 const OTHERS: u64 = 1;
 
@@ -198,9 +198,9 @@ fn lowest(ways: u64) -> u32 {
 }
 
 impl<'a, A: Shared> Found<'a, A> {
-    /// A flow by the number that [`FlowMemory::search`] answered.
+    /// A flow by the number that [`FlowMemory::search`] answered, or [`Found::number`].
     #[inline(always)]
-    pub(super) fn numbered(flows: &'a impl FlowMemory<A>, number: u64) -> Option<Self> {
+    pub fn numbered(flows: &'a impl FlowMemory<A>, number: u64) -> Option<Self> {
         let (place, sequence) = ((number >> 32) as u32, number as u32);
         if place == 0 {
             return None;
@@ -209,6 +209,12 @@ impl<'a, A: Shared> Found<'a, A> {
         let word = set.way(place & 7);
         // It may be gone by now.
         (!word.is_free() && !word.is_alias()).then_some(Self { set, place, word, sequence })
+    }
+
+    /// Its place and its sequence in one number.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        found(self.place, self.sequence)
     }
 
     /// A flow by its place, if there is one.

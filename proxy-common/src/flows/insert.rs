@@ -1,5 +1,7 @@
 //! A new flow.
 
+use bytemuck::Zeroable;
+
 use super::find::{Found, NOBODY, find};
 use super::life::{is_ending, is_vacant};
 use super::memory::{Fields, FlowMemory, SetRef, Shared};
@@ -17,7 +19,7 @@ const PORTS: u64 = 4;
 /// What is written or read at once begins at a multiple of 8: the compiler takes 8 bytes of it, and BPF's stack gives that
 /// only aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
 pub struct NewFlow<A: Shared> {
     /// Id of the Service port.
     pub service: u32,

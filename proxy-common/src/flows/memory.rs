@@ -1,6 +1,6 @@
 //! The memory of a table: where it lies, and how several CPUs read and write it at once.
 //!
-//! This is the only room with unsafe code in this crate. Everything in a table is read and written by words that a CPU
+//! This is where the unsafe code of this crate is, but for plain bytes. Everything in a table is read and written by words that a CPU
 //! reads and writes whole; what belongs together is kept together by the sequence numbers of [`super`].
 //!
 //! On the host these are the atomic operations of `core`. The BPF target has none: there, plain words are volatile,

@@ -67,7 +67,7 @@ mod sweep;
 
 pub use alias::{Alias, AliasError, alias, masquerade, untagged_port};
 pub use carry::{Carried, carry};
-pub use find::{Found, Missing, find, find_fast, home_of, remove, search};
+pub use find::{Found, Missing, NOBODY, find, find_fast, home_of, remove, search};
 pub use insert::{InsertError, Inserted, Insertion, NewFlow, insert, open};
 pub(crate) use life::is_ending;
 pub use life::is_over;
