@@ -17,7 +17,7 @@ const LOOKUPS: u64 = 2;
 /// What is zero at first begins at a multiple of 8: the compiler writes 8 bytes at once, and BPF's stack takes that only
 /// aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice<A: Address> {
     /// Address of the backend.
     pub addr: A,
@@ -38,6 +38,9 @@ pub struct Choice<A: Address> {
     /// Always 0.
     pub end: u32,
 }
+
+// SAFETY: zero is a value of each of its fields, which are integers, bytes, addresses and a `bool`.
+unsafe impl<A: Address> Zeroable for Choice<A> {}
 
 /// Why no backend was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

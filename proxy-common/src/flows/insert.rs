@@ -19,7 +19,7 @@ const PORTS: u64 = 4;
 /// What is written or read at once begins at a multiple of 8: the compiler takes 8 bytes of it, and BPF's stack gives that
 /// only aligned.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewFlow<A: Shared> {
     /// Id of the Service port.
     pub service: u32,
@@ -54,6 +54,9 @@ pub struct NewFlow<A: Shared> {
     /// The address that the client talks to.
     pub frontend: A,
 }
+
+// SAFETY: zero is a value of each of its fields, which are integers, bytes and addresses.
+unsafe impl<A: Shared> Zeroable for NewFlow<A> {}
 
 /// A flow that is in the table now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
