@@ -6,8 +6,8 @@ use bytemuck::Zeroable;
 
 /// Zeroes a value, word by word. It has to be aligned as words are.
 ///
-/// Of zeros as they are usually written the compiler makes calls of `memset`, which takes BPF byte by byte: 24 bytes take as long as
-/// two look-ups in a hash map.
+/// Of zeros as they are usually written the compiler makes calls of `memset`, which takes BPF byte by byte: those of a new flow were up to
+/// a tenth of its time.
 #[inline(always)]
 pub fn blank<T: Zeroable>(place: &mut MaybeUninit<T>) -> &mut T {
     const { assert!(align_of::<T>() == align_of::<u64>(), "it is not aligned as words are") };

@@ -23,7 +23,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Suite {
-    /// The kernel programs by themselves, without a network; takes some ten minutes once it is built: for each run of XDP the kernel waits for RCU
+    /// The kernel programs by themselves, without a network; takes three to five minutes once it is built
     Datapath {
         #[command(flatten)]
         common: Common,

@@ -12,7 +12,8 @@
 //! | `baseline` | the one of them that all are compared with |
 //! | `programs` | sizes |
 //!
-//! Invariant: nothing is attached, nothing is pinned; when the process ends, the kernel has forgotten it all.
+//! Invariant: nothing is pinned, nothing attached but in a network namespace of its own; when the process ends, the kernel has
+//! forgotten it all.
 //! Absent on purpose: devices, sockets, the stack. What a whole connection costs is another suite's.
 
 mod baseline;
