@@ -19,3 +19,19 @@ pub fn blank<T: Zeroable>(place: &mut MaybeUninit<T>) -> &mut T {
     // SAFETY: all of it is zero, and that is a value.
     unsafe { place.assume_init_mut() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{Ipv4, Ipv6};
+    use crate::flows::NewFlow;
+
+    #[test]
+    fn nothing_is_left_of_what_was_there() {
+        assert_eq!(*blank(&mut MaybeUninit::new([u64::MAX; 5])), [0; 5]);
+        let used = NewFlow { service: 1, client: Ipv4::new([1; 4]), frontend: Ipv4::new([2; 4]), ..NewFlow::default() };
+        assert_eq!(*blank(&mut MaybeUninit::new(used)), NewFlow::default());
+        let used = NewFlow { now: 1, backend: Ipv6::new([1; 16]), frontend: Ipv6::new([2; 16]), ..NewFlow::default() };
+        assert_eq!(*blank(&mut MaybeUninit::new(used)), NewFlow::default());
+    }
+}

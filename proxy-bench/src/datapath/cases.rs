@@ -26,8 +26,10 @@ pub(super) const SETS: u32 = 262_144 / 7;
 /// Established flows: name of the case, and the power of two of their number.
 pub(super) const ESTABLISHED: [(&str, u32); 3] =
     [("established-1", 0), ("established-1k", 10), ("established-131k", 17)];
-/// All cases that one set of flows is enough for.
-pub(super) const KNOWN: [&str; 4] = ["established-1", "established-1k", "established-131k", "not-a-frontend"];
+/// Packets of flows and frontends that are not there.
+pub(super) const STRANGE: &str = "not-a-frontend";
+/// Each packet begins a flow.
+pub(super) const NEW: &str = "new-flow";
 /// Strangers come with so many addresses and ports, as a power of two.
 pub(super) const STRANGERS: u32 = 10;
 
@@ -43,14 +45,19 @@ where
     Backend<A>: Pod,
 {
     let mut figures = Vec::new();
-    let wants = |cases: &[&str]| effort.wants_any(cases, &["tc-ingress", "tc-egress"], A::NAME, protocol);
-    if wants(&KNOWN) {
+    let wants = |case| ["tc-ingress", "tc-egress"].iter().any(|of| effort.wants(&name(case, of, A::NAME, protocol)));
+    if known_cases().any(wants) {
         figures.extend(known::<A>(harness, protocol, effort, baseline)?);
     }
-    if wants(&["new-flow"]) {
+    if wants(NEW) {
         figures.extend(new_flows::<A>(harness, protocol, effort, baseline)?);
     }
     Ok(figures)
+}
+
+/// All cases that one set of flows is enough for.
+pub(super) fn known_cases() -> impl Iterator<Item = &'static str> {
+    ESTABLISHED.into_iter().map(|(case, _)| case).chain([STRANGE])
 }
 
 fn known<A: Side>(
@@ -72,8 +79,8 @@ where
         figures.extend(scene.measure(case, Leg::Request, Flows::Any(bits))?);
         figures.extend(scene.measure(case, Leg::Reply, Flows::Any(bits))?);
     }
-    figures.extend(scene.measure("not-a-frontend", Leg::StrangerIn, Flows::Any(STRANGERS))?);
-    figures.extend(scene.measure("not-a-frontend", Leg::StrangerOut, Flows::Any(STRANGERS))?);
+    figures.extend(scene.measure(STRANGE, Leg::StrangerIn, Flows::Any(STRANGERS))?);
+    figures.extend(scene.measure(STRANGE, Leg::StrangerOut, Flows::Any(STRANGERS))?);
     Ok(figures)
 }
 
@@ -90,14 +97,14 @@ where
     let mut scene = Scene::<A>::set(harness, protocol, effort, baseline, SETS)?;
     // From here on, nearly each new flow evicts one that is half open.
     scene.open(SETS * 10)?;
-    let opened = scene.measure("new-flow", Leg::Open, Flows::New)?;
+    let opened = scene.measure(NEW, Leg::Open, Flows::New)?;
 
     // An answer stores nothing, so nothing need be evicted; and in a full table many flows are gone before they are
     // answered. So all flows of this case have room, which makes its chunks smaller.
     let runs = effort.runs.min(FITTING / (effort.chunks + 10));
     let effort = Effort { runs, ..*effort };
     let mut scene = Scene::<A>::set(harness, protocol, &effort, baseline, ROOMY)?;
-    let answered = scene.measure("new-flow", Leg::Answer, Flows::New)?;
+    let answered = scene.measure(NEW, Leg::Answer, Flows::New)?;
     Ok(opened.into_iter().chain(answered).collect())
 }
 

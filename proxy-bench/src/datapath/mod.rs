@@ -59,11 +59,6 @@ impl<'a> Effort<'a> {
     fn wants(&self, name: &str) -> bool {
         name.contains(self.only)
     }
-
-    /// Whether any of these cases is measured: what all of them need may take longer than one of them.
-    fn wants_any(&self, cases: &[&str], subjects: &[&str], family: &str, protocol: Protocol) -> bool {
-        cases.iter().any(|case| subjects.iter().any(|subject| self.wants(&name(case, subject, family, protocol))))
-    }
 }
 
 /// The name of a case, as a line of the table has it.

@@ -14,7 +14,7 @@ use proxy_common::maps::{Backend, Device, DeviceRole, FrontendKey, Masquerade};
 
 use super::baseline::Baseline;
 use super::bed::{Bed, Counts};
-use super::cases::{ESTABLISHED, KNOWN, SETS, STRANGERS};
+use super::cases::{ESTABLISHED, NEW, SETS, STRANGE, STRANGERS, known_cases};
 use super::harness::{Harness, Target, Traffic, XDP_PASS, XDP_TX};
 use super::leg::Leg;
 use super::packet::{Flags, Protocol, ends, packet};
@@ -124,8 +124,8 @@ impl Set<'_> {
         Backend<A>: Pod,
     {
         let mut figures = Vec::new();
-        let wants = |cases: &[&str]| self.effort.wants_any(cases, &[self.way.subject()], A::NAME, self.protocol);
-        let (wants_known, wants_new) = (wants(&KNOWN), wants(&["new-flow"]));
+        let wants = |case| self.effort.wants(&name(case, self.way.subject(), A::NAME, self.protocol));
+        let (wants_known, wants_new) = (known_cases().any(wants), wants(NEW));
         if wants_known {
             figures.extend(self.known::<A>()?);
         }
@@ -149,13 +149,7 @@ impl Set<'_> {
             figures.extend(self.measure::<A>(&bed, case, Leg::Request, Order::random(bits), None)?);
         }
         if self.way == Way::Up {
-            figures.extend(self.measure::<A>(
-                &bed,
-                "not-a-frontend",
-                Leg::StrangerIn,
-                Order::random(STRANGERS),
-                None,
-            )?);
+            figures.extend(self.measure::<A>(&bed, STRANGE, Leg::StrangerIn, Order::random(STRANGERS), None)?);
         }
         Ok(figures)
     }
@@ -175,7 +169,7 @@ impl Set<'_> {
         self.open::<A>(&bed, &mut next, first)?;
         let effort = Effort { runs, ..*self.effort };
         let mut set = Set { effort: &effort, harness: self.harness, baseline: self.baseline, ..*self };
-        set.measure::<A>(&bed, "new-flow", Leg::Open, Order::counting(), Some(&mut next))
+        set.measure::<A>(&bed, NEW, Leg::Open, Order::counting(), Some(&mut next))
     }
 
     fn bed<A: Side>(&mut self, flow_sets: u32) -> Result<Bed>

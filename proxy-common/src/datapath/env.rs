@@ -34,7 +34,8 @@ pub trait Tables<A: Shared> {
     /// Remembers a client's backend. Where there is no room, the client has no affinity.
     fn store_affinity(&mut self, key: &AffinityKey<A>, affinity: &Affinity);
 
-    /// Whether a new flow's packets come in and leave by uplinks that send them on past the stack, in both directions.
+    /// Whether a new flow's packets come in and leave by uplinks that send them on past the stack, in both directions. The hook's
+    /// [`Router`](super::Router) knows then which device its requests leave by.
     #[inline(always)]
     fn is_sent_on(&mut self, _client: &A, _backend: &A) -> bool {
         false

@@ -52,7 +52,7 @@ pub trait Router<A: Address> {
     /// Finds a packet's way out by an uplink that sends packets on. The hook sends it there if it is told to.
     fn route(&mut self, way: &Way<A>) -> Route;
 
-    /// The device that the way found last leaves by.
+    /// The device that the packet leaves by: that of the way found last, be it by [`Tables::is_sent_on`](super::Tables::is_sent_on).
     fn device(&self) -> u32;
 
     /// Tells the hook behind this one that the work of [`ingress`](super::ingress) is done. False where it cannot be told.

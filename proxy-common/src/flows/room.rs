@@ -8,6 +8,7 @@ use crate::maps::{FlowEvent, FlowSet, FlowWay};
 
 /// How often a lock is tried that another CPU has: some microseconds.
 const LOCKS: u64 = 64;
+
 /// Which way is to be taken: its distance from home, and its number. `None` if nobody makes way.
 #[inline(always)]
 pub(super) fn choose<A: Shared>(flows: &impl FlowMemory<A>, home: u32, now: u32) -> Option<(u32, u32)> {

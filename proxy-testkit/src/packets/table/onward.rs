@@ -87,6 +87,18 @@ pub(super) fn sent_on(family: &str, p: &Places, proto: Proto) -> Vec<Scenario> {
             ],
         },
         Scenario {
+            name: name("one whose first packet has come to its last hop"),
+            steps: vec![
+                request(
+                    "it is the stack's, which answers with an error",
+                    with_hops(proto.packet(client, node_port, "S"), 1),
+                    becomes(with_hops(proto.packet(client, remote, "S"), 1)),
+                ),
+                opens(),
+                answer("the answer reaches the client, from where it asked", "SA"),
+            ],
+        },
+        Scenario {
             name: name("errors about it"),
             steps: vec![
                 opens(),
